@@ -1,0 +1,22 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_types::{ClusterView, Epoch};
+use tokio::sync::watch;
+
+/// What the ports know of the cluster, and the one question that decides what passes.
+pub trait RoleWatch: Clone + Send + Sync + 'static {
+    fn view(&self) -> watch::Receiver<Arc<ClusterView>>;
+
+    /// The epoch in which this node's gate is open for reading and writing, none while closed.
+    /// It goes to none at once when the lease ends or the gate is closed by order.
+    fn serving(&self) -> watch::Receiver<Option<Epoch>>;
+
+    /// Whether at `now` (the gate's own `Net::boot_time`) this node is primary under `epoch` with
+    /// a lease that a quorum confirmed recently enough. Cheap enough to be asked for every chunk.
+    fn may_serve(&self, epoch: Epoch, now: Duration) -> bool;
+
+    /// Whether this node's mysqld may serve read-only sessions: a healthy replica that is a member,
+    /// not errant, and heard a leader lately.
+    fn may_serve_reads(&self) -> bool;
+}

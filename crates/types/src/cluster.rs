@@ -1,0 +1,108 @@
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::gtid::Uuid;
+use crate::gtid_set::GtidSet;
+use crate::ids::{ClusterId, Epoch, Incarnation, LogIndex, NodeId, Term};
+
+/// The nodes of the cluster as the log has them.
+pub type Members = BTreeMap<NodeId, Member>;
+
+/// What the log knows of a node. Addresses are `HOST:PORT`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Member {
+    pub incarnation: Incarnation,
+    /// Belongs to this node alone; none before its server was first started, and for a witness.
+    pub server_uuid: Option<Uuid>,
+    /// As `@@version` says it.
+    pub server_version: String,
+    /// gRPC: Raft and admin.
+    pub address: String,
+    /// The member-only way to its mysqld.
+    pub gate_address: String,
+    /// Where its mysqld listens, for people: nobody dials it.
+    pub mysql_address: String,
+    /// The highest apply level that it knows.
+    pub apply_level: u32,
+}
+
+/// Settings that all nodes share, changed through the log only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Which rules of `apply` hold; raised when all members know them.
+    pub apply_level: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { apply_level: 1 }
+    }
+}
+
+/// What a node's mysqld is now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    Primary,
+    Replica,
+    Promoting,
+    /// Primary without a lease: nothing passes its gate.
+    Fenced,
+    Demoting,
+    /// Its server is down, being cut, or waiting for what it needs to be cut or cloned.
+    Repairing,
+    Cloning,
+    Witness,
+    /// Nothing was heard of it for a while.
+    #[default]
+    Down,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Primary => "primary",
+            Self::Replica => "replica",
+            Self::Promoting => "promoting",
+            Self::Fenced => "fenced",
+            Self::Demoting => "demoting",
+            Self::Repairing => "repairing",
+            Self::Cloning => "cloning",
+            Self::Witness => "witness",
+            Self::Down => "down",
+        })
+    }
+}
+
+/// One node's knowledge of the cluster at one moment, for routing and for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClusterView {
+    pub cluster: Option<ClusterId>,
+    pub term: Term,
+    pub leader: Option<NodeId>,
+    /// The current epoch as applied here, and its node.
+    pub epoch: Option<Epoch>,
+    pub primary: Option<NodeId>,
+    /// Applied here.
+    pub applied: LogIndex,
+    pub accepted: GtidSet,
+    pub nodes: BTreeMap<NodeId, NodeView>,
+}
+
+/// What a node said of itself last.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeView {
+    pub role: Role,
+    /// Its mysqld answers and its replication (or its epoch) runs.
+    pub healthy: bool,
+    /// Why not, in words for people; empty when healthy.
+    pub message: String,
+    pub gate_address: String,
+    pub mysql_address: String,
+    pub executed: GtidSet,
+    /// Accepted transactions that its mysqld has not executed.
+    pub lag_transactions: u64,
+    pub server_version: String,
+    pub learner: bool,
+    /// Open read-only sessions, for balancing.
+    pub sessions: u64,
+}

@@ -1,0 +1,84 @@
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::cluster::{Members, Settings};
+use crate::gtid::Gtid;
+use crate::gtid_set::GtidSet;
+use crate::ids::{Epoch, LogIndex, NodeId};
+
+/// The payload of one log entry (DESIGN 3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Ends the epoch before it and, with a node, begins one, named by this entry's log id.
+    SetPrimary {
+        node: Option<NodeId>,
+    },
+    /// The data that the first server brings; only the first entry after initialisation.
+    Baseline {
+        gtid_set: GtidSet,
+        checksum: u64,
+    },
+    /// Up to which log index (inclusive) the index of accepted transactions is trimmed.
+    Purge {
+        upto: LogIndex,
+    },
+    Transactions(TransactionBatch),
+    Fragment(Fragment),
+    Members(Members),
+    Settings(Settings),
+}
+
+/// Where events were captured: what a reader needs to make sense of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BinlogSource {
+    /// The primary's binlog file. Logical clocks restart with each, so the feed starts a new
+    /// virtual file when it changes.
+    pub file: Arc<str>,
+    /// The format description event that the primary sent for this file: header, body, checksum.
+    pub format: Bytes,
+}
+
+/// Consecutive transactions of one epoch and one binlog file, proposed together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransactionBatch {
+    pub epoch: Epoch,
+    /// The number of the first transaction; the others follow. Capture counts from 1 per epoch.
+    pub first_number: u64,
+    pub source: BinlogSource,
+    pub transactions: Vec<Transaction>,
+}
+
+/// One whole transaction: its events as the primary wrote them, the GTID event first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transaction {
+    pub gtid: Gtid,
+    /// CRC32 of the content, equal for every server's copy of the transaction (crate `binlog`).
+    pub checksum: u32,
+    pub events: Bytes,
+}
+
+/// The number of the first part of a fragmented transaction.
+pub const FRAGMENT_FIRST: u32 = 1;
+
+/// A piece of a transaction that is larger than the entry limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fragment {
+    pub epoch: Epoch,
+    pub number: u64,
+    pub gtid: Gtid,
+    /// Counts from [`FRAGMENT_FIRST`].
+    pub part: u32,
+    /// With the last part only.
+    pub end: Option<FragmentEnd>,
+    pub source: BinlogSource,
+    pub bytes: Bytes,
+}
+
+/// What the parts of a transaction must add up to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FragmentEnd {
+    /// Bytes of all parts together.
+    pub length: u64,
+    pub checksum: u32,
+}
