@@ -5,6 +5,9 @@
 //! - Only [`LogDisk::sync`] makes anything durable, and what it made durable survives a power loss.
 //! - A failed sync is final: durability is unknown then, so the process stops, it never retries.
 
+mod contents;
 mod contract;
+mod memory;
 
 pub use contract::{Error, LogDisk, LogRead, MetaKey, Record, Write};
+pub use memory::{MemoryDisk, MemoryReader};
