@@ -8,6 +8,8 @@
 mod contents;
 mod contract;
 mod memory;
+mod sled_disk;
 
 pub use contract::{Error, LogDisk, LogRead, MetaKey, Record, Write};
 pub use memory::{MemoryDisk, MemoryReader};
+pub use sled_disk::{Options, SledDisk, SledReader, SyncMode};
