@@ -20,7 +20,7 @@ mod gtid_event;
 
 pub use body::{Heartbeat, PayloadHeader, Query, Rotate, XaPrepare, previous_gtids, xid};
 pub use boundary::{AssembleError, Assembler, Ending, Step};
-pub use checksum::Checksummer;
+pub use checksum::{Checksummer, HEAD_BYTES};
 pub use event::{
     ChecksumAlgorithm, Event, EventError, EventHeader, EventType, FLAG_ARTIFICIAL,
     FLAG_BINLOG_IN_USE, FLAG_IGNORABLE,
