@@ -18,7 +18,7 @@ use self::reader::Shared;
 use self::records::RecordTree;
 use self::values::{Floor, Generations, Values};
 use crate::contents::bounds_after;
-use crate::{Error, LogDisk, Record, Write};
+use crate::{Error, LogDisk, MetaKey, Record, Write};
 
 pub use self::reader::SledReader;
 
@@ -149,12 +149,7 @@ impl SledDisk {
                 Write::Append(records) => self.append(&records)?,
                 Write::TruncateFrom(index) => self.shared.truncate_from(index)?,
                 Write::PurgeTo(index) => self.purge_log_to(index)?,
-                Write::SetMeta(key, value) => {
-                    let values = &self.shared.values;
-                    let generation = values.put_pieces(&self.generations, key, &value)?;
-                    self.shared.flip(key, generation, &value)?;
-                    values.forget_old(&mut self.generations, key, generation)?;
-                }
+                Write::SetMeta(key, value) => self.set_meta(key, &value)?,
                 Write::PutAccepted(records) => self.put_accepted(&records)?,
                 Write::PurgeAcceptedTo(index) => self.purge_accepted_below(index.next())?,
                 Write::ClearAccepted => self.purge_accepted_below(LogIndex(u64::MAX))?,
@@ -175,6 +170,16 @@ impl SledDisk {
         self.shared.log.insert(records)?;
         self.shared.appended(records);
         Ok(())
+    }
+
+    fn set_meta(&mut self, key: MetaKey, value: &[u8]) -> Result<(), Failure> {
+        let values = &self.shared.values;
+        let generation = values.put_pieces(&self.generations, key, value)?;
+        if generation.is_none() && !Values::is_in_pieces(&self.generations, key) {
+            return values.flip(key, None, value);
+        }
+        self.shared.flip_pieces(key, generation, value)?;
+        values.forget_old(&mut self.generations, key, generation)
     }
 
     fn purge_log_to(&mut self, index: LogIndex) -> Result<(), Failure> {

@@ -137,6 +137,11 @@ impl Values {
         Ok(())
     }
 
+    /// Whether `key` now has its value in pieces.
+    pub(super) fn is_in_pieces(generations: &Generations, key: MetaKey) -> bool {
+        generations.0.contains_key(&key)
+    }
+
     pub(super) fn floor(&self, floor: Floor) -> Result<LogIndex, Failure> {
         let place = [FLOOR, floor as u8];
         let Some(value) = self.tree.get(place)? else {
@@ -175,15 +180,14 @@ impl Values {
 
     fn collect(&self, key: MetaKey, generation: u64, bytes_sum: u64) -> Result<Bytes, Failure> {
         let mut bytes = Vec::new();
-        let mut expected = 0;
-        for entry in self.tree.scan_prefix(generation_key(key, generation)) {
+        let entries = self.tree.scan_prefix(generation_key(key, generation));
+        for (expected, entry) in (0..).zip(entries) {
             let (place, value) = entry?;
             let frame = unseal(&place, &value)?;
             if place != piece_key(key, generation, expected) || frame.kind != Kind::Piece {
                 return Err(Failure::Damage("a large value lacks a piece"));
             }
             bytes.extend_from_slice(frame.payload);
-            expected += 1;
         }
         if bytes.len() as u64 != bytes_sum {
             return Err(Failure::Damage("a large value lacks a piece"));
