@@ -98,7 +98,7 @@ impl SledDisk {
         let path = dir.join("db");
         // A killed process may have left what no disk has yet. sled would write down that it read
         // it, and after a power loss look for it.
-        if path.exists() && options.sync == SyncMode::Fdatasync {
+        if path.exists() {
             File::options()
                 .read(true)
                 .write(true)
@@ -133,12 +133,10 @@ impl SledDisk {
         };
         // Nobody may act on what was found before it is durable, the names of the files included.
         disk.try_sync()?;
-        if options.sync == SyncMode::Fdatasync {
-            disk.file.sync_all()?;
-            File::open(dir)?.sync_all()?;
-            if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-                File::open(parent)?.sync_all()?;
-            }
+        disk.file.sync_all()?;
+        File::open(dir)?.sync_all()?;
+        if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            File::open(parent)?.sync_all()?;
         }
         Ok(disk)
     }

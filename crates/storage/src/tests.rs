@@ -1,3 +1,5 @@
+mod damage;
+
 use std::path::Path;
 
 use tempfile::TempDir;
