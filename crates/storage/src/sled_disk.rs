@@ -5,6 +5,7 @@ mod frame;
 mod reader;
 mod records;
 mod values;
+mod witness;
 
 use std::fs::File;
 use std::io;
@@ -27,8 +28,8 @@ pub use self::reader::SledReader;
 const SEGMENT_BYTES: usize = 8 << 20;
 /// How much of what was purged a write removes on its way, so that no write waits for a purge.
 const SWEEP_VALUES_MAX: usize = 256;
-/// How many syncs pass between two looks at the folder of sled's blobs.
-const BLOB_CHECK_SYNCS: u64 = 4096;
+/// How many syncs pass between two entries of the witness, and looks at the folder of sled's blobs.
+const WITNESS_SYNCS: u64 = 256;
 
 /// How a [`SledDisk`] is to be opened.
 #[derive(Clone, Debug)]
@@ -70,6 +71,8 @@ pub struct SledDisk {
     file: File,
     sync: SyncMode,
     syncs: u64,
+    /// The newest number that sled's log and the witness both have.
+    mark: u64,
     /// Whether values below a floor may be left, of the log and of the accepted transactions.
     log_unswept: bool,
     accepted_unswept: bool,
@@ -117,6 +120,12 @@ impl SledDisk {
         let accepted = RecordTree::new(db.open_tree("accepted")?, false);
         let values = Values::new(db.open_tree("meta")?);
         let generations = values.recover()?;
+        let mark = values.mark()?;
+        if mark < witness::read(dir)? {
+            return Err(Failure::Damage(
+                "what was synced before is gone from sled's log",
+            ));
+        }
         log.drop_partial_tail()?;
         accepted.drop_partial_tail()?;
         let shared = Shared::open(dir.to_path_buf(), log, accepted, values)?;
@@ -127,14 +136,14 @@ impl SledDisk {
             file: File::options().read(true).write(true).open(&path)?,
             sync: options.sync,
             syncs: 0,
+            mark,
             log_unswept: true,
             accepted_unswept: true,
             failed: false,
         };
         // Nobody may act on what was found before it is durable, the names of the files included.
-        disk.try_sync()?;
+        disk.testify()?;
         disk.file.sync_all()?;
-        File::open(dir)?.sync_all()?;
         if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             File::open(parent)?.sync_all()?;
         }
@@ -229,14 +238,29 @@ impl SledDisk {
     }
 
     fn try_sync(&mut self) -> Result<(), Failure> {
+        self.syncs += 1;
+        if self.syncs.is_multiple_of(WITNESS_SYNCS) {
+            check_blobs(&self.shared.dir)?;
+            return self.testify();
+        }
+        self.flush()
+    }
+
+    fn flush(&mut self) -> Result<(), Failure> {
         self.db.flush()?;
         if self.sync == SyncMode::Fdatasync {
             self.file.sync_data()?;
         }
-        self.syncs += 1;
-        if self.syncs.is_multiple_of(BLOB_CHECK_SYNCS) {
-            check_blobs(&self.shared.dir)?;
-        }
+        Ok(())
+    }
+
+    /// Syncs, and writes down outside of sled that it did.
+    fn testify(&mut self) -> Result<(), Failure> {
+        let mark = self.mark + 1;
+        self.shared.values.set_mark(mark)?;
+        self.flush()?;
+        witness::write(&self.shared.dir, mark)?;
+        self.mark = mark;
         Ok(())
     }
 
