@@ -175,8 +175,9 @@ impl<R: Read> FileScanner<R> {
         let mut head = [0; EventHeader::LEN];
         let len = self.fill(&mut head)?;
         if len == 0 {
+            // A file of nothing but its magic number was being made when the server stopped.
+            let torn = self.open.is_some() || self.phase == Phase::Format;
             self.phase = Phase::Done;
-            let torn = self.open.is_some();
             return Ok(torn.then(|| self.damaged(start, Damage::Torn)).flatten());
         }
         let header = match EventHeader::parse(&head[..len]) {
