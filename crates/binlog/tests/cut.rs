@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use proptest::prelude::*;
 use quorate_binlog::build::{EventBuilder, FileBuilder};
 use quorate_binlog::{
     Class, CloneReason, Cut, CutPlan, EventType, FileScanner, Form, Found, Obstacle, ScanError,
@@ -305,4 +306,35 @@ fn an_event_larger_than_the_buffer_is_checked_like_any_other() {
 fn an_encrypted_binlog_is_named_as_such() {
     let mut scanner = FileScanner::new(&b"\xfdbin and more"[..]);
     assert!(matches!(scanner.next_found(), Err(ScanError::Encrypted)));
+}
+
+proptest! {
+    #[test]
+    fn damage_is_never_overlooked_and_never_panics(
+        flips in proptest::collection::vec((4_usize..2000, 1_u8..), 1..4),
+        len in 0_usize..2000,
+    ) {
+        let whole = file(&[insert(1), statement(2, "FLUSH TABLES", None), insert(3)]);
+        let mut bytes = whole.clone();
+        for (at, bits) in flips {
+            let at = 4 + at % (whole.len() - 4);
+            bytes[at] ^= bits;
+        }
+        bytes.truncate(4 + len % (whole.len() - 4));
+        let good = found(&whole);
+        let mut scanner = FileScanner::new(&bytes[..]);
+        let seen: Vec<_> = std::iter::from_fn(|| scanner.next_found().unwrap()).collect();
+        for one in &seen {
+            // What passes for a transaction is one of the file, where it is.
+            let known = good.contains(one) || matches!(one, Found::Damage { .. });
+            prop_assert!(known, "{:?}", one);
+        }
+        let changed = bytes.iter().zip(&whole).any(|(now, then)| now != then);
+        let noticed = seen.iter().any(|one| matches!(one, Found::Damage { .. }));
+        // The in-use flag of the format description is the server's to change.
+        let only_flag = bytes.iter().zip(&whole).enumerate().all(|(at, (now, then))| {
+            now == then || at == 21 && now ^ then == 1
+        });
+        prop_assert!(!changed || noticed || only_flag);
+    }
 }
