@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use quorate_binlog::build::{EventBuilder, FileBuilder};
 use quorate_binlog::{
     Class, CloneReason, Cut, CutPlan, EventType, FileScanner, Form, Found, Obstacle, ScanError,
-    empty_checksum, empty_transaction, plan,
+    empty_checksum, empty_transaction, parse_index, plan,
 };
 use quorate_types::{Gtid, GtidSet};
 
@@ -306,6 +306,35 @@ fn an_event_larger_than_the_buffer_is_checked_like_any_other() {
 fn an_encrypted_binlog_is_named_as_such() {
     let mut scanner = FileScanner::new(&b"\xfdbin and more"[..]);
     assert!(matches!(scanner.next_found(), Err(ScanError::Encrypted)));
+}
+
+#[test]
+fn a_flipped_checksum_algorithm_does_not_switch_checking_off() {
+    let mut bytes = file(&[insert(1)]);
+    let end = 4 + builder().format_description("9.7.4", 0).len();
+    assert_eq!(bytes[end - 5], 1, "CRC32");
+    bytes[end - 5] = 0;
+    assert!(matches!(found(&bytes)[..], [Found::Damage { .. }]));
+}
+
+#[test]
+fn a_binlog_without_checksums_is_read_too() {
+    let events = EventBuilder {
+        algorithm: quorate_binlog::ChecksumAlgorithm::Off,
+        ..builder()
+    };
+    let mut plain = FileBuilder::new(events, &GtidSet::new());
+    plain.extend(&events.insert(gtid(1), 1, 1, &[0, 1, 0, 0, 0, 1, b'x']));
+    let with = file(&[insert(1)]);
+    assert_eq!(checksums(plain.bytes()), checksums(&with));
+}
+
+#[test]
+fn an_index_file_names_files_relative_and_absolute() {
+    let names = parse_index(b"./binlog.000001\n/data/binlog.000002\r\n\n").unwrap();
+    let expected = ["./binlog.000001", "/data/binlog.000002"].map(std::path::PathBuf::from);
+    assert_eq!(names, expected);
+    assert_eq!(parse_index(b"a\n\xff\n"), Err(2));
 }
 
 proptest! {
