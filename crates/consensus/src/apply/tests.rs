@@ -103,7 +103,9 @@ fn next_command(state: &State, id: LogId, fresh: u64, choice: Choice) -> Command
     match choice.kind {
         0 => Command::SetPrimary { node: None },
         1 | 2 => Command::SetPrimary {
-            node: Some(NodeId(id.leader.node.0 + u64::from(choice.spoil % 4 == 0))),
+            node: Some(NodeId(
+                id.leader.node.0 + u64::from(choice.spoil.is_multiple_of(4)),
+            )),
         },
         3 => Command::Baseline {
             gtid_set: (fresh + 500..fresh + 503).map(gtid).collect(),
@@ -130,7 +132,7 @@ fn next_command(state: &State, id: LogId, fresh: u64, choice: Choice) -> Command
             });
             let gtid = if spoilt(2) { taken } else { open.0 };
             let part = open.1 + u32::from(spoilt(3));
-            let mut end = (choice.a % 3 == 0).then(|| end_of(part));
+            let mut end = (choice.a.is_multiple_of(3)).then(|| end_of(part));
             if let Some(end) = &mut end {
                 end.length += u64::from(spoilt(4));
                 end.bytes_crc32 ^= u32::from(spoilt(5));
