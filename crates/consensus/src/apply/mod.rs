@@ -12,3 +12,6 @@ pub use codec::CodecError;
 pub use record::{AcceptedItem, AcceptedRecord, Place};
 pub use snapshot::{Snapshot, SnapshotRecord};
 pub use state::{APPLY_LEVEL, State};
+
+#[cfg(test)]
+mod tests;
