@@ -1,5 +1,10 @@
 //! The whole way over real sockets: what arrives, and how fast beside a direct connection.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failed step is the test's failure; clippy allows it in test functions only"
+)]
+
 use std::sync::Arc;
 use std::time::Duration;
 
