@@ -7,15 +7,30 @@
 //!   checked; a pid file is a hint and nothing more.
 //! - No binlog is cut while a process may still have the data folder open.
 
+mod binlog_files;
 mod debian;
+mod exec_server;
 mod file_lock;
+mod host;
 mod installation;
+mod local_host;
+mod marker;
+mod process;
+mod rules;
 mod seed;
+mod settings;
 mod sources;
 mod version;
 
+pub use binlog_files::LocalBinlogs;
 pub use debian::{FetchError, PackageTree, fetch_debian_tool};
+pub use exec_server::{EXEC_SERVER, exec_server};
 pub use file_lock::{FileLock, machine_lock};
+pub use host::{BinlogFiles, Host, HostError, Signal};
 pub use installation::{FindError, FindOptions, Installation, default_cache, find_or_fetch};
+pub use local_host::{LocalHost, LocalHostOptions};
+pub use marker::{Marker, MarkerParseError};
+pub use process::ServerProcess;
 pub use seed::{Seed, SeedError, prepare_seed};
+pub use settings::{Finding, Settings, judge_variables};
 pub use version::{Version, VersionError};
