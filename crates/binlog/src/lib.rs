@@ -1,1 +1,29 @@
-//! quorate-binlog
+//! Binlog events and transactions as bytes: frame, checksum, classify, rewrite; binlog files: scan,
+//! find the cut.
+//!
+//! No IO but what is passed in, no clock, no tokio. Everything is parsed by hand, since the bytes
+//! come from servers, disks and peers that may be damaged.
+//!
+//! # Invariants
+//! - No bytes make anything here panic, or allocate more than a small multiple of what was read.
+//! - Transactions are bounded by events, never by sizes, flags or packets.
+//! - An event is never changed in place: rewriting makes a new one, with a right checksum.
+//! - The content checksum of a transaction is the same for every server's copy of it.
+
+mod body;
+mod boundary;
+mod checksum;
+mod cursor;
+mod event;
+mod format;
+mod gtid_event;
+
+pub use body::{Heartbeat, PayloadHeader, Query, Rotate, XaPrepare, previous_gtids, xid};
+pub use boundary::{AssembleError, Assembler, Ending, Step};
+pub use checksum::Checksummer;
+pub use event::{
+    ChecksumAlgorithm, Event, EventError, EventHeader, EventType, FLAG_ARTIFICIAL,
+    FLAG_BINLOG_IN_USE, FLAG_IGNORABLE,
+};
+pub use format::FormatDescription;
+pub use gtid_event::GtidEvent;
