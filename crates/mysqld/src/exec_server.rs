@@ -48,7 +48,9 @@ fn take(lock: &File) -> io::Result<()> {
             result => return Ok(result?),
         }
     }
-    Err(io::Error::other("a server of this data folder runs already"))
+    Err(io::Error::other(
+        "a server of this data folder runs already",
+    ))
 }
 
 fn prepare(args: impl IntoIterator<Item = OsString>) -> io::Result<Command> {

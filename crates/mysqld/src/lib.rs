@@ -7,7 +7,9 @@
 //!   checked; a pid file is a hint and nothing more.
 //! - No binlog is cut while a process may still have the data folder open.
 
+mod accounts;
 mod binlog_files;
+mod control;
 mod debian;
 mod exec_server;
 mod file_lock;
@@ -22,7 +24,9 @@ mod settings;
 mod sources;
 mod version;
 
+pub use accounts::{Accounts, CAPTURE_USER, CONTROL_USER};
 pub use binlog_files::LocalBinlogs;
+pub use control::{ControlError, Identity, ReplicationSource, ReplicationStatus, Session};
 pub use debian::{FetchError, PackageTree, fetch_debian_tool};
 pub use exec_server::{EXEC_SERVER, exec_server};
 pub use file_lock::{FileLock, machine_lock};

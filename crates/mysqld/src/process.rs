@@ -26,11 +26,15 @@ impl ServerProcess {
         Self::open(pid, Some(child))
     }
 
+    #[expect(
+        deprecated,
+        reason = "an OwnedFd stays the same file; the successor is unsafe"
+    )]
     fn open(pid: Pid, child: Option<Child>) -> io::Result<Self> {
         let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
         Ok(Self {
             pid,
-            pidfd: AsyncFd::register_with_interest(pidfd, Interest::READABLE)?,
+            pidfd: AsyncFd::with_interest(pidfd, Interest::READABLE)?,
             child: Mutex::new(child),
         })
     }

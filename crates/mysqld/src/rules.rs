@@ -169,12 +169,6 @@ pub(crate) const RULES: &[Rule] = &[
         "a torn page could not be repaired",
     ),
     rule(
-        "innodb_redo_log_enabled",
-        "",
-        Accept::OneOf(&["ON"]),
-        "without it a kill ends the data",
-    ),
-    rule(
         "innodb_force_recovery",
         "",
         Accept::OneOf(&["0"]),

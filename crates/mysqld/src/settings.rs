@@ -130,7 +130,7 @@ pub struct Finding {
 #[must_use]
 pub fn judge_variables(variables: &BTreeMap<String, String>, version: Version) -> Vec<Finding> {
     // Absent from some supported versions, which then behave as if it were right.
-    const MAY_BE_ABSENT: &[&str] = &["innodb_redo_log_enabled", "binlog_format"];
+    const MAY_BE_ABSENT: &[&str] = &["binlog_format"];
     let mut findings = Vec::new();
     for rule in RULES.iter().filter(|rule| rule.is_for(version)) {
         let value = variables.get(rule.name);
