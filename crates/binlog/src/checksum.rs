@@ -129,7 +129,7 @@ impl Checksummer {
         self.hasher.update(bytes);
     }
 
-    fn add_gtid(&mut self, event: &GtidEvent) {
+    pub(crate) fn add_gtid(&mut self, event: &GtidEvent) {
         self.end_run();
         let tag = event.gtid.source.tag;
         self.hasher.update(&event.gtid.source.uuid.0);

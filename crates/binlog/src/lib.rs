@@ -12,18 +12,31 @@
 
 mod body;
 mod boundary;
+pub mod build;
 mod checksum;
+mod classify;
 mod cursor;
+mod cut;
 mod event;
+mod file;
 mod format;
 mod gtid_event;
+mod rewrite;
+mod statement;
 
 pub use body::{Heartbeat, PayloadHeader, Query, Rotate, XaPrepare, previous_gtids, xid};
 pub use boundary::{AssembleError, Assembler, Ending, Step};
 pub use checksum::Checksummer;
+pub use classify::{Class, Form, Obstacle};
+pub use cut::{CloneReason, Cut, CutPlan, Planner, TailGroup, parse_index, plan};
 pub use event::{
     ChecksumAlgorithm, Event, EventError, EventHeader, EventType, FLAG_ARTIFICIAL,
     FLAG_BINLOG_IN_USE, FLAG_IGNORABLE,
 };
+pub use file::{Damage, FileScanner, Found, Group, MAGIC, ScanError};
 pub use format::FormatDescription;
 pub use gtid_event::GtidEvent;
+pub use rewrite::{
+    empty_checksum, empty_transaction, fake_rotate, heartbeat_v1, heartbeat_v2,
+    previous_gtids_event, rewrite, rewritten_len, stream_format,
+};
