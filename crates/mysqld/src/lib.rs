@@ -18,6 +18,7 @@ mod installation;
 mod local_host;
 mod marker;
 mod process;
+mod repair;
 mod rules;
 mod seed;
 mod settings;
@@ -35,6 +36,10 @@ pub use installation::{FindError, FindOptions, Installation, default_cache, find
 pub use local_host::{LocalHost, LocalHostOptions};
 pub use marker::{Marker, MarkerParseError};
 pub use process::ServerProcess;
+pub use repair::{
+    AcceptedIndex, RepairError, RepairReport, Repaired, cut_tail, ensure_stopped, judge,
+    kill_server, wait_until_free,
+};
 pub use seed::{Seed, SeedError, prepare_seed};
 pub use settings::{Finding, Settings, judge_variables};
 pub use version::{Version, VersionError};
