@@ -1,6 +1,7 @@
 use quorate_types::Secret;
 
 use crate::control::{ControlError, Session, quote};
+use crate::version::Version;
 
 /// The sidecar's own accounts. No other account may have `REPLICATION SLAVE` or
 /// `SYSTEM_VARIABLES_ADMIN`: with them one can release commits that wait.
@@ -34,13 +35,17 @@ impl Accounts {
         let what = "keep the sidecar's accounts out of the binlog";
         session.run(what, "SET SESSION sql_log_bin=0").await?;
         session.set_writable().await?;
+        // To keep the definers of events: one privilege became two.
+        let definer = if session.identity().await?.version < Version::new(8, 2, 0) {
+            "SET_USER_ID"
+        } else {
+            "SET_ANY_DEFINER, ALLOW_NONEXISTENT_DEFINER"
+        };
+        let control = format!("{CONTROL_PRIVILEGES}, {definer}");
+        let capture = "REPLICATION SLAVE, REPLICATION CLIENT";
         let accounts = [
-            (CONTROL_USER, &self.control, CONTROL_PRIVILEGES),
-            (
-                CAPTURE_USER,
-                &self.capture,
-                "REPLICATION SLAVE, REPLICATION CLIENT",
-            ),
+            (CONTROL_USER, &self.control, control.as_str()),
+            (CAPTURE_USER, &self.capture, capture),
         ];
         for (user, password, privileges) in accounts {
             for host in HOSTS {

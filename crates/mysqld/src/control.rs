@@ -239,13 +239,11 @@ impl Session {
         let what = "point replication at the feed";
         // Retries have no end: the feed is this server's own sidecar, and comes back.
         let change = format!(
-            "CHANGE REPLICATION SOURCE TO SOURCE_HOST={}, SOURCE_PORT={}, SOURCE_USER={}, \
-             SOURCE_PASSWORD={}, SOURCE_AUTO_POSITION=1, SOURCE_CONNECT_RETRY=1, \
-             SOURCE_RETRY_COUNT=0, SOURCE_HEARTBEAT_PERIOD=1, GET_SOURCE_PUBLIC_KEY=1",
+            "CHANGE REPLICATION SOURCE TO SOURCE_HOST={}, SOURCE_PORT={}, SOURCE_AUTO_POSITION=1, \
+             SOURCE_CONNECT_RETRY=1, SOURCE_RETRY_COUNT=0, SOURCE_HEARTBEAT_PERIOD=1, \
+             GET_SOURCE_PUBLIC_KEY=1",
             quote(&source.host),
             source.port,
-            quote(&source.user),
-            quote(source.password.expose()),
         );
         self.run(what, &change).await?;
         // The feed sends a heartbeat each second; without one for this long it is dialled again.
@@ -379,6 +377,32 @@ impl Session {
         Ok(ended)
     }
 
+    /// Enables the scheduled events that came from another primary, which a replica keeps disabled
+    /// for ever. Gives how many there were. These are writes: they go through the log.
+    pub async fn enable_replica_events(&mut self) -> Result<usize, ControlError> {
+        let what = "list the events of other primaries";
+        let sql = "SELECT EVENT_SCHEMA, EVENT_NAME, DEFINER FROM information_schema.EVENTS \
+                   WHERE STATUS IN ('REPLICA_SIDE_DISABLED', 'SLAVESIDE_DISABLED')";
+        let result = self.run(what, sql).await?;
+        for row in &result.rows {
+            let text = |i| row.text(i).ok_or(ControlError::Answer { what });
+            let definer = text(2)?;
+            let (user, host) = definer
+                .rsplit_once('@')
+                .ok_or(ControlError::Answer { what })?;
+            // Without its definer it would become ours, with our privileges.
+            let sql = format!(
+                "ALTER DEFINER={}@{} EVENT {}.{} ENABLE",
+                quote(user),
+                quote(host),
+                quote_name(&text(0)?),
+                quote_name(&text(1)?),
+            );
+            self.run("enable an event", &sql).await?;
+        }
+        Ok(result.rows.len())
+    }
+
     /// A global variable; none if the server has no such variable.
     pub async fn variable(&mut self, name: &'static str) -> Result<Option<String>, ControlError> {
         match self
@@ -438,6 +462,10 @@ pub(crate) fn quote(text: &str) -> String {
     }
     quoted.push('\'');
     quoted
+}
+
+fn quote_name(name: &str) -> String {
+    format!("`{}`", name.replace('`', "``"))
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod control;
 mod debian;
 mod exec_server;
 mod file_lock;
+mod first_session;
 mod host;
 mod installation;
 mod local_host;
@@ -31,6 +32,7 @@ pub use control::{ControlError, Identity, ReplicationSource, ReplicationStatus, 
 pub use debian::{FetchError, PackageTree, fetch_debian_tool};
 pub use exec_server::{EXEC_SERVER, exec_server};
 pub use file_lock::{FileLock, machine_lock};
+pub use first_session::{FirstSessionError, first_session};
 pub use host::{BinlogFiles, Host, HostError, Signal};
 pub use installation::{FindError, FindOptions, Installation, default_cache, find_or_fetch};
 pub use local_host::{LocalHost, LocalHostOptions};

@@ -6,9 +6,9 @@ use std::time::Duration;
 use quorate_mysql_wire::ConnectOptions;
 use quorate_mysqld::{
     AcceptedIndex, Accounts, CONTROL_USER, ControlError, FileLock, FindOptions, Host, Installation,
-    LocalHost, LocalHostOptions, Marker, Repaired, ReplicationSource, Seed, Session, Settings,
-    Signal, cut_tail, default_cache, ensure_stopped, fetch_debian_tool, find_or_fetch, kill_server,
-    machine_lock, prepare_seed,
+    LocalHost, LocalHostOptions, Marker, Repaired, ReplicationSource, Seed, ServerProcess, Session,
+    Settings, Signal, cut_tail, default_cache, ensure_stopped, fetch_debian_tool, find_or_fetch,
+    first_session, kill_server, machine_lock, prepare_seed,
 };
 use quorate_net::{Endpoint, Net, TokioNet};
 use quorate_types::{ClusterId, Gtid, GtidSet, Incarnation, NodeId, Secret};
@@ -27,31 +27,35 @@ async fn mysql() -> (Installation, Seed) {
         cache: default_cache(),
     };
     let progress = |text: &str| eprintln!("{text}");
-    let installation = find_or_fetch(&options, &progress).await.unwrap();
-    let seed = prepare_seed(&installation, &options.cache).await.unwrap();
+    let installation = find_or_fetch(&options, &progress)
+        .await
+        .expect("find or fetch MySQL");
+    let seed = prepare_seed(&installation, &options.cache)
+        .await
+        .expect("prepare a seed");
     (installation, seed)
 }
 
 /// Cargo builds examples beside the tests' own folder.
 fn launcher() -> PathBuf {
-    let this = std::env::current_exe().unwrap();
+    let this = std::env::current_exe().expect("this program has a path");
     this.ancestors()
         .nth(2)
-        .unwrap()
+        .expect("deps is in a folder")
         .join("examples/exec-server")
 }
 
 impl Story {
     async fn begin() -> Self {
-        let lock = machine_lock().await.unwrap();
+        let lock = machine_lock().await.expect("lock the machine");
         let (installation, seed) = mysql().await;
-        let folder = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir().expect("make a folder");
         let path = |name: &str| folder.path().join(name);
         let listener = TokioNet
             .listen(&Endpoint::Tcp("127.0.0.1:0".into()))
             .await
-            .unwrap();
-        let port = listener.local.port().unwrap();
+            .expect("bind a port");
+        let port = listener.local.port().expect("TCP has ports");
         let host = LocalHost::new(LocalHostOptions {
             installation,
             seed,
@@ -82,18 +86,19 @@ impl Story {
         Session::open(&TokioNet, &endpoint, &options).await
     }
 
-    async fn root(&self) -> Session {
-        let started = Instant::now();
-        loop {
-            match self.session("root", "").await {
-                Ok(session) => return session,
-                Err(_) if started.elapsed() < Duration::from_secs(60) => {
-                    sleep(Duration::from_millis(50)).await;
-                }
-                Err(error) => {
-                    let log = std::fs::read_to_string(self.folder.path().join("mysqld.log"));
-                    panic!("{error:?}\n{}", log.unwrap_or_default());
-                }
+    async fn root(&self, process: &ServerProcess) -> Session {
+        let options = ConnectOptions {
+            user: "root".into(),
+            secure_transport: true,
+            ..ConnectOptions::default()
+        };
+        let endpoint = Endpoint::Unix(self.settings.socket.clone());
+        let first = first_session(&self.host, process, &TokioNet, &endpoint, &options);
+        match timeout(Duration::from_secs(60), first).await {
+            Ok(Ok(session)) => session,
+            error => {
+                let log = std::fs::read_to_string(self.folder.path().join("mysqld.log"));
+                panic!("{error:?}\n{}", log.unwrap_or_default());
             }
         }
     }
@@ -164,13 +169,37 @@ async fn a_new_server_is_a_safe_replica_that_is_adopted_and_controlled() {
 
     let started = Instant::now();
     let process = host.start(&story.settings).await.unwrap();
-    let mut root = story.root().await;
+    let mut root = story.root(&process).await;
     eprintln!("started in {:?}", started.elapsed());
     assert!(!host.data_folder_is_free().unwrap());
     assert_eq!(root.check_settings().await.unwrap(), []);
     assert!(root.is_safe_replica().await.unwrap());
     assert!(root.gtid_executed().await.unwrap().is_empty());
 
+    // Another sidecar finds the same process, and a wrong pid file does not matter.
+    std::fs::write(&host.options().pid_file, "1\n").unwrap();
+    let other = LocalHost::new(host.options().clone());
+    assert!(!other.claim().unwrap());
+    let adopted = other.adopt().await.unwrap().expect("a server runs");
+    assert_eq!(adopted.pid(), process.pid());
+    other.signal(&adopted, Signal::Terminate).unwrap();
+    timeout(Duration::from_secs(30), other.exited(&adopted))
+        .await
+        .unwrap();
+    host.exited(&process).await;
+    assert!(host.data_folder_is_free().unwrap());
+    assert!(other.adopt().await.unwrap().is_none());
+    host.wipe().await.unwrap();
+    assert!(!host.data_folder_exists());
+}
+
+#[tokio::test]
+async fn control_makes_its_accounts_follows_a_feed_and_switches_the_gate() {
+    let story = Story::begin().await;
+    let host = &story.host;
+    host.plant().await.unwrap();
+    let process = host.start(&story.settings).await.unwrap();
+    let mut root = story.root(&process).await;
     let accounts = Accounts {
         control: Secret::new("it's \\ control".into()),
         capture: Secret::new("capture".into()),
@@ -212,21 +241,21 @@ async fn a_new_server_is_a_safe_replica_that_is_adopted_and_controlled() {
     assert!(!control.is_safe_replica().await.unwrap());
     control.disable_semi_sync_source().await.unwrap();
 
-    // Another sidecar finds the same process, and a wrong pid file does not matter.
-    std::fs::write(&host.options().pid_file, "1\n").unwrap();
-    let other = LocalHost::new(host.options().clone());
-    assert!(!other.claim().unwrap());
-    let adopted = other.adopt().await.unwrap().expect("a server runs");
-    assert_eq!(adopted.pid(), process.pid());
-    other.signal(&adopted, Signal::Terminate).unwrap();
-    timeout(Duration::from_secs(30), other.exited(&adopted))
-        .await
-        .unwrap();
-    host.exited(&process).await;
-    assert!(host.data_folder_is_free().unwrap());
-    assert!(other.adopt().await.unwrap().is_none());
-    host.wipe().await.unwrap();
-    assert!(!host.data_folder_exists());
+    control.set_writable().await.unwrap();
+    for sql in [
+        "CREATE DATABASE app",
+        "CREATE EVENT app.`a``b` ON SCHEDULE EVERY 1 DAY DO SELECT 1",
+        "ALTER EVENT app.`a``b` DISABLE ON REPLICA",
+    ] {
+        let mut root = story.root(&process).await;
+        root.run("prepare", sql).await.unwrap();
+    }
+    assert_eq!(control.enable_replica_events().await.unwrap(), 1);
+    assert_eq!(control.enable_replica_events().await.unwrap(), 0);
+    let definer = "SELECT DEFINER FROM information_schema.EVENTS";
+    let definer = control.run("read", definer).await.unwrap().scalar();
+    assert_eq!(definer.as_deref(), Some("root@localhost"));
+    kill_server(host, &process).await.unwrap();
 }
 
 #[tokio::test]
@@ -235,7 +264,7 @@ async fn an_unacknowledged_insert_and_ddl_are_gone_after_kill_and_cut() {
     let host = &story.host;
     host.plant().await.unwrap();
     let process = host.start(&story.settings).await.unwrap();
-    let mut root = story.root().await;
+    let mut root = story.root(&process).await;
     root.set_writable().await.unwrap();
     for sql in [
         "CREATE DATABASE app",
@@ -284,7 +313,7 @@ async fn an_unacknowledged_insert_and_ddl_are_gone_after_kill_and_cut() {
     assert!(matches!(again, Repaired::MayStart(report) if report.cut.is_none()));
 
     let process = host.start(&story.settings).await.unwrap();
-    let mut root = story.root().await;
+    let mut root = story.root(&process).await;
     assert_eq!(root.gtid_executed().await.unwrap(), accepted);
     let rows = root
         .run("count", "SELECT COUNT(*) FROM app.t")
@@ -302,7 +331,7 @@ async fn sysbench_logs_in_over_plain_tcp() {
     let host = &story.host;
     host.plant().await.unwrap();
     let process = host.start(&story.settings).await.unwrap();
-    let mut root = story.root().await;
+    let mut root = story.root(&process).await;
     root.set_writable().await.unwrap();
     for sql in [
         "CREATE DATABASE app",
