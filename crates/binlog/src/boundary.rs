@@ -88,11 +88,15 @@ impl Assembler {
     /// # Errors
     /// If the event cannot follow those before it, or has no GTID.
     pub fn push(&mut self, event: &Event) -> Result<Step, AssembleError> {
-        self.push_body(event.header(), event.body())
+        self.push_head(event.header(), event.body())
     }
 
-    /// Like `push`; the body may be cut off after what tells a statement's kind.
-    pub(crate) fn push_body(
+    /// Like `push`, for an event that is too large to be held: the body may be cut off after
+    /// [`crate::HEAD_BYTES`], which hold what tells a statement's kind.
+    ///
+    /// # Errors
+    /// If the event cannot follow those before it, or has no GTID.
+    pub fn push_head(
         &mut self,
         header: &EventHeader,
         body: &[u8],

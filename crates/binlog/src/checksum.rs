@@ -29,7 +29,7 @@ use crate::gtid_event::GtidEvent;
 /// Bytes at the head of an event's body that are enough to tell what of it is content.
 ///
 /// The longest heads are those of row events: 64 KiB of extra data and two sets of columns.
-pub(crate) const HEAD_BYTES: usize = 128 << 10;
+pub const HEAD_BYTES: usize = 128 << 10;
 
 const STATEMENT_END: u16 = 1;
 
@@ -85,7 +85,10 @@ impl Checksummer {
     }
 
     /// Begins an event with the first [`HEAD_BYTES`] of its body, or all of it.
-    pub(crate) fn start(&mut self, event_type: EventType, head: &[u8]) -> Result<(), EventError> {
+    ///
+    /// # Errors
+    /// If the event is malformed, or has rows of a table that was not mapped.
+    pub fn start(&mut self, event_type: EventType, head: &[u8]) -> Result<(), EventError> {
         self.rest = Rest::Skipped;
         match event_type {
             EventType::XID | EventType::ROWS_QUERY | EventType::IGNORABLE => Ok(()),
@@ -115,7 +118,7 @@ impl Checksummer {
     }
 
     /// Goes on with the current event's body.
-    pub(crate) fn go_on(&mut self, bytes: &[u8]) {
+    pub fn go_on(&mut self, bytes: &[u8]) {
         match (self.rest, &mut self.run) {
             (Rest::Skipped, _) => return,
             (Rest::Rows, Some((_, len))) => *len += bytes.len() as u64,

@@ -175,8 +175,9 @@ impl<R: Read> FileScanner<R> {
         let mut head = [0; EventHeader::LEN];
         let len = self.fill(&mut head)?;
         if len == 0 {
+            // A file of nothing but its magic number was being made when the server stopped.
+            let torn = self.open.is_some() || self.phase == Phase::Format;
             self.phase = Phase::Done;
-            let torn = self.open.is_some();
             return Ok(torn.then(|| self.damaged(start, Damage::Torn)).flatten());
         }
         let header = match EventHeader::parse(&head[..len]) {
@@ -296,15 +297,15 @@ impl<R: Read> FileScanner<R> {
         if self.fill(&mut found[..reserved])? < reserved {
             return Ok(None);
         }
-        if is_format {
-            return Ok(Some(self.format(header, head, found)));
-        }
+        let checksum = found;
         let (found, expected) = (u32::from_le_bytes(found), crc.finalize());
         let (step, class) = match judged {
             // The CRC says first whether the bytes mean anything.
             _ if reserved > 0 && found != expected => {
                 (Err(EventError::Checksum { found, expected }.into()), None)
             }
+            // In a file a format description has a right checksum even where other events have none.
+            _ if is_format => return Ok(Some(self.format(header, head, checksum))),
             Ok((step, class)) => (Ok(step), class),
             Err(damage) => (Err(damage), None),
         };
@@ -328,7 +329,7 @@ impl<R: Read> FileScanner<R> {
         if self.phase == Phase::Format {
             return Err(AssembleError::Outside(event_type).into());
         }
-        let step = self.assembler.push_body(header, &self.buffer)?;
+        let step = self.assembler.push_head(header, &self.buffer)?;
         if step == Step::Outside {
             return Ok((step, None));
         }

@@ -26,7 +26,7 @@ mod statement;
 
 pub use body::{Heartbeat, PayloadHeader, Query, Rotate, XaPrepare, previous_gtids, xid};
 pub use boundary::{AssembleError, Assembler, Ending, Step};
-pub use checksum::Checksummer;
+pub use checksum::{Checksummer, HEAD_BYTES};
 pub use classify::{Class, Form, Obstacle};
 pub use cut::{CloneReason, Cut, CutPlan, Planner, TailGroup, parse_index, plan};
 pub use event::{

@@ -1,12 +1,15 @@
 //! What is cut from a binlog's end before its server starts.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use proptest::prelude::*;
 use quorate_binlog::build::{EventBuilder, FileBuilder};
 use quorate_binlog::{
     Class, CloneReason, Cut, CutPlan, EventType, FileScanner, Form, Found, Obstacle, ScanError,
-    empty_checksum, empty_transaction, plan,
+    empty_checksum, empty_transaction, parse_index, plan,
 };
 use quorate_types::{Gtid, GtidSet};
 
@@ -303,4 +306,64 @@ fn an_event_larger_than_the_buffer_is_checked_like_any_other() {
 fn an_encrypted_binlog_is_named_as_such() {
     let mut scanner = FileScanner::new(&b"\xfdbin and more"[..]);
     assert!(matches!(scanner.next_found(), Err(ScanError::Encrypted)));
+}
+
+#[test]
+fn a_flipped_checksum_algorithm_does_not_switch_checking_off() {
+    let mut bytes = file(&[insert(1)]);
+    let end = 4 + builder().format_description("9.7.4", 0).len();
+    assert_eq!(bytes[end - 5], 1, "CRC32");
+    bytes[end - 5] = 0;
+    assert!(matches!(found(&bytes)[..], [Found::Damage { .. }]));
+}
+
+#[test]
+fn a_binlog_without_checksums_is_read_too() {
+    let events = EventBuilder {
+        algorithm: quorate_binlog::ChecksumAlgorithm::Off,
+        ..builder()
+    };
+    let mut plain = FileBuilder::new(events, &GtidSet::new());
+    plain.extend(&events.insert(gtid(1), 1, 1, &[0, 1, 0, 0, 0, 1, b'x']));
+    let with = file(&[insert(1)]);
+    assert_eq!(checksums(plain.bytes()), checksums(&with));
+}
+
+#[test]
+fn an_index_file_names_files_relative_and_absolute() {
+    let names = parse_index(b"./binlog.000001\n/data/binlog.000002\r\n\n").unwrap();
+    let expected = ["./binlog.000001", "/data/binlog.000002"].map(std::path::PathBuf::from);
+    assert_eq!(names, expected);
+    assert_eq!(parse_index(b"a\n\xff\n"), Err(2));
+}
+
+proptest! {
+    #[test]
+    fn damage_is_never_overlooked_and_never_panics(
+        flips in proptest::collection::vec((4_usize..2000, 1_u8..), 1..4),
+        len in 0_usize..2000,
+    ) {
+        let whole = file(&[insert(1), statement(2, "FLUSH TABLES", None), insert(3)]);
+        let mut bytes = whole.clone();
+        for (at, bits) in flips {
+            let at = 4 + at % (whole.len() - 4);
+            bytes[at] ^= bits;
+        }
+        bytes.truncate(4 + len % (whole.len() - 4));
+        let good = found(&whole);
+        let mut scanner = FileScanner::new(&bytes[..]);
+        let seen: Vec<_> = std::iter::from_fn(|| scanner.next_found().unwrap()).collect();
+        for one in &seen {
+            // What passes for a transaction is one of the file, where it is.
+            let known = good.contains(one) || matches!(one, Found::Damage { .. });
+            prop_assert!(known, "{:?}", one);
+        }
+        let changed = bytes.iter().zip(&whole).any(|(now, then)| now != then);
+        let noticed = seen.iter().any(|one| matches!(one, Found::Damage { .. }));
+        // The in-use flag of the format description is the server's to change.
+        let only_flag = bytes.iter().zip(&whole).enumerate().all(|(at, (now, then))| {
+            now == then || at == 21 && now ^ then == 1
+        });
+        prop_assert!(!changed || noticed || only_flag);
+    }
 }

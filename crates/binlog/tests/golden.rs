@@ -1,5 +1,7 @@
 //! Real events, from a MySQL 9.7.4 source.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use bytes::Bytes;
 use quorate_binlog::{
     Assembler, ChecksumAlgorithm, Checksummer, Ending, Event, EventType, FormatDescription,

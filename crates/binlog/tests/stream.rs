@@ -1,5 +1,7 @@
 //! Transactions in a stream of events: where they end, what they hash to, how they are rewritten.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use bytes::Bytes;
 use proptest::prelude::*;
 use quorate_binlog::build::{Column, EventBuilder};
@@ -386,6 +388,64 @@ proptest! {
         let last = damaged.len() - 5;
         damaged[last] ^= 1;
         let damaged = Event::parse(damaged.into(), CRC).unwrap();
-        prop_assert!(matches!(damaged.verify_checksum(), Err(EventError::Checksum { .. })));
+        let verdict = damaged.verify_checksum();
+        let noticed = matches!(verdict, Err(EventError::Checksum { .. }));
+        prop_assert!(noticed);
     }
+}
+
+#[test]
+fn tagged_gtids_are_read_as_another_writer_made_them() {
+    use mysql_common::binlog::events::GtidEvent as Theirs;
+    use mysql_common::packets::Tag;
+    use mysql_common::proto::MySerialize;
+    let id = gtid("tag_1:77");
+    let theirs = Theirs::new_tagged(id.source.uuid.0, Tag::new("tag_1").unwrap(), 77)
+        .with_last_committed(1000)
+        .with_sequence_number(1001)
+        .with_immediate_commit_timestamp(1 << 50)
+        .with_original_commit_timestamp(1 << 49)
+        .with_tx_length(12345)
+        .with_immediate_server_version(90704);
+    let mut body = Vec::new();
+    theirs.serialize(&mut body);
+    let event = parse(&builder().event(EventType::GTID_TAGGED, 0, &body));
+    let expected = GtidEvent {
+        gtid: id,
+        last_committed: 1000,
+        sequence_number: 1001,
+        original_commit_us: 1 << 49,
+        transaction_length: 12345,
+    };
+    assert_eq!(GtidEvent::parse(&event), Ok(expected));
+}
+
+/// Prints a number, for scale only: `cargo test -p quorate-binlog -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement, not a promise"]
+fn speed_of_verifying_assembling_and_hashing() {
+    #[expect(
+        clippy::disallowed_types,
+        reason = "a measurement outside of any simulation"
+    )]
+    type Clock = std::time::Instant;
+    let events = builder().insert(gtid("1"), 1, 1, &[7; 60]);
+    let bytes: usize = events.iter().map(Bytes::len).sum();
+    let (mut assembler, mut checksummer) = (Assembler::new(), Checksummer::new());
+    let start = Clock::now();
+    let rounds = 200_000;
+    for _ in 0..rounds {
+        for event in &events {
+            let event = parse(event);
+            event.verify_checksum().unwrap();
+            assembler.push(&event).unwrap();
+            checksummer.update(&event).unwrap();
+        }
+        checksummer.finish();
+    }
+    let each = start.elapsed() / rounds;
+    println!(
+        "{each:?} per transaction of {bytes} bytes in {} events",
+        events.len()
+    );
 }

@@ -21,6 +21,8 @@ use crate::tls;
 
 /// The largest packet that an answer may hold, and an answer's largest sum of rows.
 pub const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// Nothing that a server says before it knows us is larger.
+const LOGIN_BYTES_MAX: usize = 64 << 10;
 /// MySQL's own limit of columns.
 const COLUMNS_MAX: u64 = 4096;
 
@@ -138,7 +140,7 @@ impl Connection {
     /// listeners, not against somebody in the middle. Loopback is such a connection; a network is
     /// worth TLS.
     pub async fn connect(io: BoxIo, options: &ConnectOptions) -> Result<Self, ConnectError> {
-        let mut stream = PacketStream::new(io, ANSWER_BYTES_MAX);
+        let mut stream = PacketStream::for_login(io, LOGIN_BYTES_MAX);
         let packet = stream.read().await?;
         if packet.first() == Some(&0xff) {
             return Err(ConnectError::Server(ServerError::parse(&packet)?));
@@ -187,6 +189,7 @@ impl Connection {
             secure,
         };
         login.run(plugin, greeting.scramble).await?;
+        stream.login_is_done(ANSWER_BYTES_MAX);
         Ok(Self {
             stream,
             greeting,

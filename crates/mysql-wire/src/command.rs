@@ -47,7 +47,7 @@ pub struct BinlogDump {
     pub position: u32,
 }
 
-/// A dump of what is not in a GTID set.
+/// A dump of what is not in a GTID set. `mysqlbinlog` sends the server id 0 and a file's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BinlogDumpGtid {
     pub flags: u16,

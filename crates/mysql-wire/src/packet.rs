@@ -57,6 +57,8 @@ struct Input {
     sequence: u8,
     check: SequenceCheck,
     packet_bytes_max: usize,
+    /// Takes nothing beyond the packet that is asked for: what follows a request for TLS is TLS.
+    exact: bool,
     /// Bytes of the current frame that were not handed out; none between frames.
     frame_left: Option<usize>,
     frame_is_last: bool,
@@ -78,7 +80,12 @@ impl Input {
             if self.buffer.capacity() - self.buffer.len() < missing {
                 self.buffer.reserve(missing.max(READ_BYTES));
             }
-            if io.read_buf(&mut self.buffer).await? == 0 {
+            let read = if self.exact {
+                io.read_buf(&mut (&mut self.buffer).limit(missing)).await?
+            } else {
+                io.read_buf(&mut self.buffer).await?
+            };
+            if read == 0 {
                 let between =
                     self.buffer.is_empty() && self.frame_left.is_none() && !self.in_packet;
                 return Err(if between {
@@ -270,6 +277,7 @@ impl PacketStream {
             sequence: 0,
             check: SequenceCheck::Strict,
             packet_bytes_max,
+            exact: false,
             frame_left: None,
             frame_is_last: true,
             in_packet: false,
@@ -286,10 +294,6 @@ impl PacketStream {
     pub fn start_command(&mut self) {
         self.input.sequence = 0;
         self.output.sequence = 0;
-    }
-
-    pub(crate) fn set_packet_bytes_max(&mut self, bytes: usize) {
-        self.input.packet_bytes_max = bytes;
     }
 
     pub async fn read(&mut self) -> Result<Bytes, PacketError> {
@@ -314,21 +318,30 @@ impl PacketStream {
         self.flush().await
     }
 
+    /// A stream whose other side is not known yet: it may go on in TLS after any packet.
+    pub(crate) fn for_login(io: BoxIo, packet_bytes_max: usize) -> Self {
+        let mut stream = Self::new(io, packet_bytes_max);
+        stream.input.exact = true;
+        stream
+    }
+
+    pub(crate) fn login_is_done(&mut self, packet_bytes_max: usize) {
+        self.input.exact = false;
+        self.input.packet_bytes_max = packet_bytes_max;
+    }
+
     /// Replaces the stream by what `upgrade` makes of it (TLS); the sequence goes on.
     ///
-    /// # Errors
-    /// If bytes came in that nobody asked for: in clear text before TLS, they are somebody else's.
+    /// Nothing was read ahead, so what somebody slips in behind the request is TLS's to refuse.
     pub(crate) async fn upgrade<F, Fut>(mut self, upgrade: F) -> io::Result<Self>
     where
         F: FnOnce(BoxIo) -> Fut,
         Fut: Future<Output = io::Result<BoxIo>>,
     {
-        if !self.input.buffer.is_empty() || !self.output.buffer.is_empty() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "clear text follows the request for TLS",
-            ));
-        }
+        assert!(
+            self.input.exact && self.input.buffer.is_empty() && self.output.buffer.is_empty(),
+            "only a stream that reads exactly can be upgraded"
+        );
         self.io = upgrade(self.io).await?;
         Ok(self)
     }

@@ -83,7 +83,7 @@ pub struct ServerConnection {
 impl ServerConnection {
     /// Greets and authenticates a client. It has no time limit of its own: the caller sets one.
     pub async fn accept(io: BoxIo, options: &ServerOptions<'_>) -> Result<Self, AcceptError> {
-        let mut stream = PacketStream::new(io, LOGIN_BYTES_MAX);
+        let mut stream = PacketStream::for_login(io, LOGIN_BYTES_MAX);
         let capabilities = KNOWN | if options.tls.is_some() { SSL } else { 0 };
         let greeting = Greeting {
             version: options.version.clone(),
@@ -133,7 +133,7 @@ impl ServerConnection {
             return Err(AcceptError::NoTls);
         }
         authenticate(&mut stream, &response, options).await?;
-        stream.set_packet_bytes_max(COMMAND_BYTES_MAX);
+        stream.login_is_done(COMMAND_BYTES_MAX);
         Ok(Self {
             stream,
             user: response.user,

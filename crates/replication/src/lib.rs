@@ -8,9 +8,13 @@
 //!   an event of a transaction that `apply` accepted (DESIGN 4, A3).
 //! - The feed serves what [`CommittedLog`] gives: accepted transactions, in log order.
 
+mod capture;
 mod contract;
+mod metrics;
 
+pub use capture::{Capture, CaptureEnd, CaptureOptions, ReadStopped};
 pub use contract::{
     AcceptedEntry, AcceptedTransaction, CommittedLog, Fate, Propose, ReadBatch, ReadError,
     TransactionBytes,
 };
+pub use metrics::{CaptureMetrics, FeedMetrics};

@@ -9,6 +9,10 @@ mod contents;
 mod contract;
 mod memory;
 mod sled_disk;
+#[cfg(any(test, feature = "test-util"))]
+pub mod suite;
+#[cfg(test)]
+mod tests;
 
 pub use contract::{Error, LogDisk, LogRead, MetaKey, Record, Write};
 pub use memory::{MemoryDisk, MemoryReader};

@@ -5,6 +5,7 @@ mod frame;
 mod reader;
 mod records;
 mod values;
+mod witness;
 
 use std::fs::File;
 use std::io;
@@ -18,7 +19,7 @@ use self::reader::Shared;
 use self::records::RecordTree;
 use self::values::{Floor, Generations, Values};
 use crate::contents::bounds_after;
-use crate::{Error, LogDisk, Record, Write};
+use crate::{Error, LogDisk, MetaKey, Record, Write};
 
 pub use self::reader::SledReader;
 
@@ -27,8 +28,8 @@ pub use self::reader::SledReader;
 const SEGMENT_BYTES: usize = 8 << 20;
 /// How much of what was purged a write removes on its way, so that no write waits for a purge.
 const SWEEP_VALUES_MAX: usize = 256;
-/// How many syncs pass between two looks at the folder of sled's blobs.
-const BLOB_CHECK_SYNCS: u64 = 4096;
+/// How many syncs pass between two entries of the witness, and looks at the folder of sled's blobs.
+const WITNESS_SYNCS: u64 = 256;
 
 /// How a [`SledDisk`] is to be opened.
 #[derive(Clone, Debug)]
@@ -70,6 +71,8 @@ pub struct SledDisk {
     file: File,
     sync: SyncMode,
     syncs: u64,
+    /// The newest number that sled's log and the witness both have.
+    mark: u64,
     /// Whether values below a floor may be left, of the log and of the accepted transactions.
     log_unswept: bool,
     accepted_unswept: bool,
@@ -98,7 +101,7 @@ impl SledDisk {
         let path = dir.join("db");
         // A killed process may have left what no disk has yet. sled would write down that it read
         // it, and after a power loss look for it.
-        if path.exists() && options.sync == SyncMode::Fdatasync {
+        if path.exists() {
             File::options()
                 .read(true)
                 .write(true)
@@ -117,6 +120,12 @@ impl SledDisk {
         let accepted = RecordTree::new(db.open_tree("accepted")?, false);
         let values = Values::new(db.open_tree("meta")?);
         let generations = values.recover()?;
+        let mark = values.mark()?;
+        if mark < witness::read(dir)? {
+            return Err(Failure::Damage(
+                "what was synced before is gone from sled's log",
+            ));
+        }
         log.drop_partial_tail()?;
         accepted.drop_partial_tail()?;
         let shared = Shared::open(dir.to_path_buf(), log, accepted, values)?;
@@ -127,18 +136,16 @@ impl SledDisk {
             file: File::options().read(true).write(true).open(&path)?,
             sync: options.sync,
             syncs: 0,
+            mark,
             log_unswept: true,
             accepted_unswept: true,
             failed: false,
         };
         // Nobody may act on what was found before it is durable, the names of the files included.
-        disk.try_sync()?;
-        if options.sync == SyncMode::Fdatasync {
-            disk.file.sync_all()?;
-            File::open(dir)?.sync_all()?;
-            if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-                File::open(parent)?.sync_all()?;
-            }
+        disk.testify()?;
+        disk.file.sync_all()?;
+        if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            File::open(parent)?.sync_all()?;
         }
         Ok(disk)
     }
@@ -149,12 +156,7 @@ impl SledDisk {
                 Write::Append(records) => self.append(&records)?,
                 Write::TruncateFrom(index) => self.shared.truncate_from(index)?,
                 Write::PurgeTo(index) => self.purge_log_to(index)?,
-                Write::SetMeta(key, value) => {
-                    let values = &self.shared.values;
-                    let generation = values.put_pieces(&self.generations, key, &value)?;
-                    self.shared.flip(key, generation, &value)?;
-                    values.forget_old(&mut self.generations, key, generation)?;
-                }
+                Write::SetMeta(key, value) => self.set_meta(key, &value)?,
                 Write::PutAccepted(records) => self.put_accepted(&records)?,
                 Write::PurgeAcceptedTo(index) => self.purge_accepted_below(index.next())?,
                 Write::ClearAccepted => self.purge_accepted_below(LogIndex(u64::MAX))?,
@@ -175,6 +177,16 @@ impl SledDisk {
         self.shared.log.insert(records)?;
         self.shared.appended(records);
         Ok(())
+    }
+
+    fn set_meta(&mut self, key: MetaKey, value: &[u8]) -> Result<(), Failure> {
+        let values = &self.shared.values;
+        let generation = values.put_pieces(&self.generations, key, value)?;
+        if generation.is_none() && !Values::is_in_pieces(&self.generations, key) {
+            return values.flip(key, None, value);
+        }
+        self.shared.flip_pieces(key, generation, value)?;
+        values.forget_old(&mut self.generations, key, generation)
     }
 
     fn purge_log_to(&mut self, index: LogIndex) -> Result<(), Failure> {
@@ -226,14 +238,29 @@ impl SledDisk {
     }
 
     fn try_sync(&mut self) -> Result<(), Failure> {
+        self.syncs += 1;
+        if self.syncs.is_multiple_of(WITNESS_SYNCS) {
+            check_blobs(&self.shared.dir)?;
+            return self.testify();
+        }
+        self.flush()
+    }
+
+    fn flush(&mut self) -> Result<(), Failure> {
         self.db.flush()?;
         if self.sync == SyncMode::Fdatasync {
             self.file.sync_data()?;
         }
-        self.syncs += 1;
-        if self.syncs.is_multiple_of(BLOB_CHECK_SYNCS) {
-            check_blobs(&self.shared.dir)?;
-        }
+        Ok(())
+    }
+
+    /// Syncs, and writes down outside of sled that it did.
+    fn testify(&mut self) -> Result<(), Failure> {
+        let mark = self.mark + 1;
+        self.shared.values.set_mark(mark)?;
+        self.flush()?;
+        witness::write(&self.shared.dir, mark)?;
+        self.mark = mark;
         Ok(())
     }
 

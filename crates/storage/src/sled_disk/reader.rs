@@ -105,7 +105,8 @@ impl Shared {
         Ok(())
     }
 
-    pub(super) fn flip(
+    /// A reader that follows a pointer must find the pieces; whole values need no such care.
+    pub(super) fn flip_pieces(
         &self,
         key: MetaKey,
         generation: Option<u64>,

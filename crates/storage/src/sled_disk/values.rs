@@ -15,6 +15,7 @@ use crate::MetaKey;
 const VALUE: u8 = b'v';
 const PIECE: u8 = b'p';
 const FLOOR: u8 = b'f';
+const MARK: &[u8] = b"mark";
 const FORMAT: &[u8] = b"format";
 const FORMAT_NUMBER: &[u8] = &[0, 1];
 /// Why a stored value may not be larger: reading one must not take all memory.
@@ -137,6 +138,11 @@ impl Values {
         Ok(())
     }
 
+    /// Whether `key` now has its value in pieces.
+    pub(super) fn is_in_pieces(generations: &Generations, key: MetaKey) -> bool {
+        generations.0.contains_key(&key)
+    }
+
     pub(super) fn floor(&self, floor: Floor) -> Result<LogIndex, Failure> {
         let place = [FLOOR, floor as u8];
         let Some(value) = self.tree.get(place)? else {
@@ -151,6 +157,23 @@ impl Values {
         let place = [FLOOR, floor as u8];
         self.tree
             .insert(place, seal(&place, Kind::Whole, 0, &index.0.to_be_bytes()))?;
+        Ok(())
+    }
+
+    /// How far this tree knows that the log went: see `witness`.
+    pub(super) fn mark(&self) -> Result<u64, Failure> {
+        let Some(value) = self.tree.get(MARK)? else {
+            return Ok(0);
+        };
+        let number = unseal(MARK, &value)?.payload.try_into();
+        Ok(u64::from_be_bytes(number.map_err(|_| {
+            Failure::Damage("the mark has the wrong length")
+        })?))
+    }
+
+    pub(super) fn set_mark(&self, number: u64) -> Result<(), Failure> {
+        self.tree
+            .insert(MARK, seal(MARK, Kind::Whole, 0, &number.to_be_bytes()))?;
         Ok(())
     }
 
@@ -175,15 +198,14 @@ impl Values {
 
     fn collect(&self, key: MetaKey, generation: u64, bytes_sum: u64) -> Result<Bytes, Failure> {
         let mut bytes = Vec::new();
-        let mut expected = 0;
-        for entry in self.tree.scan_prefix(generation_key(key, generation)) {
+        let entries = self.tree.scan_prefix(generation_key(key, generation));
+        for (expected, entry) in (0..).zip(entries) {
             let (place, value) = entry?;
             let frame = unseal(&place, &value)?;
             if place != piece_key(key, generation, expected) || frame.kind != Kind::Piece {
                 return Err(Failure::Damage("a large value lacks a piece"));
             }
             bytes.extend_from_slice(frame.payload);
-            expected += 1;
         }
         if bytes.len() as u64 != bytes_sum {
             return Err(Failure::Damage("a large value lacks a piece"));

@@ -1,0 +1,128 @@
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use quorate_storage::{LogDisk, LogRead, MetaKey, Write};
+use quorate_types::{ClusterId, Incarnation, NodeId};
+
+/// Who a Raft folder is (DESIGN 3, Identity).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub node: NodeId,
+    /// None until the node was taken into a cluster or made one.
+    pub cluster: Option<ClusterId>,
+    pub incarnation: Incarnation,
+    /// Grows with each start of the process.
+    pub start_counter: u64,
+}
+
+/// Why a Raft folder's identity cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    #[error("use the Raft log")]
+    Disk(#[from] quorate_storage::Error),
+    #[error("the identity in the Raft folder is damaged or of a later version")]
+    Damaged,
+    #[error("the Raft folder belongs to node {found}, the configuration says node {expected}")]
+    OtherNode { expected: NodeId, found: NodeId },
+}
+
+const HEAD: &str = "quorate-raft 1";
+
+impl Identity {
+    fn to_text(self) -> String {
+        let mut text = format!(
+            "{HEAD}\nnode {}\nincarnation {}\nstart_counter {}\n",
+            self.node, self.incarnation, self.start_counter
+        );
+        if let Some(cluster) = self.cluster {
+            let _ = writeln!(text, "cluster {cluster}");
+        }
+        text
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut lines = text.lines();
+        if lines.next() != Some(HEAD) {
+            return None;
+        }
+        let mut identity =
+            Self { node: NodeId::ZERO, cluster: None, incarnation: Incarnation(0), start_counter: 0 };
+        for line in lines {
+            let (name, value) = line.split_once(' ')?;
+            match name {
+                "node" => identity.node = NodeId(value.parse().ok()?),
+                "incarnation" => identity.incarnation = value.parse().ok()?,
+                "start_counter" => identity.start_counter = value.parse().ok()?,
+                "cluster" => identity.cluster = Some(value.parse().ok()?),
+                _ => return None,
+            }
+        }
+        (identity.node != NodeId::ZERO).then_some(identity)
+    }
+
+    /// Counts this start, with a new incarnation if the folder is new. Durable when it returns.
+    ///
+    /// # Errors
+    /// If the folder is another node's, or cannot be used.
+    pub fn start(
+        disk: &mut impl LogDisk,
+        node: NodeId,
+        new_incarnation: Incarnation,
+    ) -> Result<Self, IdentityError> {
+        let found = disk.reader().meta(MetaKey::Identity)?;
+        let mut identity = match found {
+            Some(bytes) => {
+                let text = std::str::from_utf8(&bytes).map_err(|_| IdentityError::Damaged)?;
+                Self::parse(text).ok_or(IdentityError::Damaged)?
+            }
+            None => Self { node, cluster: None, incarnation: new_incarnation, start_counter: 0 },
+        };
+        if identity.node != node {
+            return Err(IdentityError::OtherNode { expected: node, found: identity.node });
+        }
+        identity.start_counter += 1;
+        identity.save(disk)?;
+        Ok(identity)
+    }
+
+    /// Durable when it returns.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn save(&self, disk: &mut impl LogDisk) -> Result<(), quorate_storage::Error> {
+        disk.write(vec![Write::SetMeta(MetaKey::Identity, Bytes::from(self.to_text()))])?;
+        disk.sync()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_storage::MemoryDisk;
+
+    use super::*;
+
+    #[test]
+    fn each_start_counts_and_keeps_the_incarnation() {
+        let mut disk = MemoryDisk::new();
+        let first = Identity::start(&mut disk, NodeId(2), Incarnation(7)).unwrap();
+        assert_eq!((first.start_counter, first.cluster), (1, None));
+        Identity { cluster: Some(ClusterId(9)), ..first }.save(&mut disk).unwrap();
+        let second = Identity::start(&mut disk, NodeId(2), Incarnation(8)).unwrap();
+        let expected = Identity {
+            node: NodeId(2),
+            cluster: Some(ClusterId(9)),
+            incarnation: Incarnation(7),
+            start_counter: 2,
+        };
+        assert_eq!(second, expected);
+        let other = Identity::start(&mut disk, NodeId(3), Incarnation(8));
+        assert!(matches!(other, Err(IdentityError::OtherNode { .. })));
+    }
+
+    #[test]
+    fn a_damaged_identity_is_refused() {
+        for text in ["", "quorate-raft 2\nnode 1\n", "quorate-raft 1\nnode x\n", "quorate-raft 1\n"] {
+            assert_eq!(Identity::parse(text), None, "{text}");
+        }
+    }
+}

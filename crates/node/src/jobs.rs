@@ -1,0 +1,106 @@
+//! The effects of role control on the server: each job is one future, and one runs at a time.
+
+mod demote;
+mod promote;
+mod repair;
+mod stop;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_consensus::Consensus;
+use quorate_mysqld::{ControlError, Host, Marker, ReplicationSource};
+use quorate_net::Net;
+use quorate_replication::CaptureMetrics;
+use quorate_role::{Input, Job, JobId, JobResult};
+use quorate_types::{ClusterId, Epoch, Incarnation, NodeId, Uuid};
+use tokio::sync::{Mutex, mpsc, watch};
+
+use crate::server::{ServerError, ServerState, chain};
+
+/// What every job works with.
+pub(crate) struct JobContext<N, H: Host> {
+    pub(crate) net: N,
+    pub(crate) consensus: Consensus,
+    pub(crate) server: Arc<Mutex<ServerState<H>>>,
+    pub(crate) node: NodeId,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) start_counter: u64,
+    /// Known once the node is in a cluster; jobs start after that.
+    pub(crate) cluster: watch::Receiver<Option<ClusterId>>,
+    pub(crate) feed: ReplicationSource,
+    /// Of capture, as a replica: unlike any server's.
+    pub(crate) capture_server_id: u32,
+    pub(crate) capture_uuid: Uuid,
+    pub(crate) capture_metrics: Arc<CaptureMetrics>,
+    pub(crate) demote_bound: Duration,
+    pub(crate) drain_bound: Duration,
+    pub(crate) inputs: mpsc::Sender<Input>,
+    /// What the running job is at, for people.
+    pub(crate) doing: watch::Sender<String>,
+}
+
+/// Why a job did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum JobError {
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    #[error("repair the binlog")]
+    Repair(#[from] quorate_mysqld::RepairError),
+    #[error("mysqld runs with {0}")]
+    Settings(String),
+    #[error("this epoch is over")]
+    EpochOver,
+    #[error("{0}")]
+    Failed(String),
+    /// Not a failure of the job: what it found only a clone can mend.
+    #[error("{0}")]
+    MustClone(String),
+}
+
+impl From<ControlError> for JobError {
+    fn from(error: ControlError) -> Self {
+        Self::Server(error.into())
+    }
+}
+
+impl From<quorate_mysqld::HostError> for JobError {
+    fn from(error: quorate_mysqld::HostError) -> Self {
+        Self::Server(error.into())
+    }
+}
+
+impl<N: Net, H: Host> JobContext<N, H> {
+    /// Runs a job to its end.
+    pub(crate) async fn run(&self, id: JobId, job: Job) -> JobResult {
+        let mut server = self.server.lock().await;
+        let server = &mut *server;
+        let result = match job {
+            Job::Repair { adopt } => Box::pin(self.repair(server, adopt)).await,
+            Job::Promote { epoch } => Box::pin(self.promote(server, id, epoch)).await,
+            Job::EndWrites { patient, .. } => Box::pin(self.end_writes(server, patient)).await,
+            Job::Demote { .. } => Box::pin(self.demote(server)).await,
+            Job::StopServer { clean } => Box::pin(self.stop_server(server, clean)).await,
+        };
+        match result {
+            Ok(()) => JobResult::Done,
+            Err(JobError::MustClone(why)) => JobResult::MustClone(why),
+            Err(error) => JobResult::Failed(chain(&error)),
+        }
+    }
+
+    fn doing(&self, what: &str) {
+        tracing::info!("{what}");
+        self.doing.send_replace(what.to_owned());
+    }
+
+    fn marker(&self, cluster: ClusterId, last_epoch: Option<Epoch>) -> Marker {
+        Marker {
+            cluster,
+            node: self.node,
+            incarnation: self.incarnation,
+            start_counter: self.start_counter,
+            last_epoch,
+        }
+    }
+}

@@ -1,0 +1,67 @@
+use std::time::Duration;
+
+use quorate_mysqld::Host;
+use quorate_net::Net;
+use quorate_types::GtidSet;
+use tokio::time::{Instant, timeout};
+
+use super::{JobContext, JobError};
+use crate::server::ServerState;
+
+const DRAIN_LOOK: Duration = Duration::from_millis(10);
+const STEP_MAX: Duration = Duration::from_secs(5);
+
+impl<N: Net, H: Host> JobContext<N, H> {
+    /// `super_read_only=ON`; only its success proves that no commit is in flight (A9).
+    pub(super) async fn end_writes(&self, server: &mut ServerState<H>, patient: bool) -> Result<(), JobError> {
+        self.doing("ending writes");
+        let lock_wait_s = self.demote_bound.as_secs().max(1) as u32;
+        let bound = self.demote_bound + Duration::from_secs(1);
+        let end = async {
+            let session = server.session(&self.net).await?;
+            if patient {
+                let until = Instant::now() + self.drain_bound;
+                while Instant::now() < until {
+                    let sql = "SELECT COUNT(*) FROM information_schema.innodb_trx";
+                    let open = session.run("count open transactions", sql).await?;
+                    if open.scalar().as_deref() == Some("0") {
+                        break;
+                    }
+                    tokio::time::sleep(DRAIN_LOOK).await;
+                }
+            }
+            Ok::<_, JobError>(session.set_read_only(lock_wait_s).await?)
+        };
+        let bound = bound + if patient { self.drain_bound } else { Duration::ZERO };
+        timeout(bound, end).await.map_err(|_| JobError::Failed("super_read_only=ON took too long".to_owned()))?
+    }
+
+    /// The rest of a demotion, after the end of the epoch was applied.
+    pub(super) async fn demote(&self, server: &mut ServerState<H>) -> Result<(), JobError> {
+        self.doing("becoming a replica");
+        let feed = self.feed.clone();
+        let accepted = self.consensus.accepted();
+        let revert = async {
+            let session = server.session(&self.net).await?;
+            within(&session.gtid_executed().await?, &accepted)?;
+            session.disable_semi_sync_source().await?;
+            within(&session.gtid_executed().await?, &accepted)?;
+            session.start_replication(&feed).await?;
+            Ok::<_, JobError>(())
+        };
+        let late = |_| JobError::Failed("becoming a replica took too long".to_owned());
+        timeout(STEP_MAX, revert).await.map_err(late)??;
+        // Its connection was the primary's replica until now.
+        server.capture = None;
+        self.doing("");
+        Ok(())
+    }
+}
+
+fn within(executed: &GtidSet, accepted: &GtidSet) -> Result<(), JobError> {
+    if accepted.contains_set(executed) {
+        return Ok(());
+    }
+    let more = executed.difference(accepted);
+    Err(JobError::Failed(format!("it executed transactions that were not accepted: {more}")))
+}

@@ -1,0 +1,139 @@
+use std::time::Duration;
+
+use quorate_mysqld::{Host, Session};
+use quorate_net::Net;
+use quorate_replication::{Capture, CaptureOptions};
+use quorate_role::{Input, JobId};
+use quorate_types::{Epoch, GtidSet};
+use tokio::time::timeout;
+
+use super::{JobContext, JobError};
+use crate::adapters::EpochProposer;
+use crate::server::ServerState;
+
+/// How long one look at the applier may wait.
+const CATCH_UP_LOOK_S: f64 = 0.5;
+/// A server that does not do a step of control within this is of no use as a primary.
+const STEP_MAX: Duration = Duration::from_secs(5);
+const SESSIONS_LOOK: Duration = Duration::from_millis(5);
+/// The source announces its dump at once.
+const ATTACH_MAX: Duration = Duration::from_secs(2);
+
+impl<N: Net, H: Host> JobContext<N, H> {
+    /// DESIGN 4, Promotion, up to and with `super_read_only=OFF`.
+    pub(super) async fn promote(
+        &self,
+        server: &mut ServerState<H>,
+        id: JobId,
+        epoch: Epoch,
+    ) -> Result<(), JobError> {
+        self.still_ours(epoch)?;
+        // Nothing is accepted in this epoch before capture proposes, so the set stands still.
+        let accepted = self.consensus.accepted();
+        self.doing("waiting for replication to catch up");
+        let net = self.net.clone();
+        self.catch_up(server.session(&net).await?, id, &accepted).await?;
+        let switch = async {
+            self.doing("becoming a source");
+            // Opened before commits wait: account statements that do block every login.
+            let connection =
+                server.logins.replica(&net, self.capture_server_id, self.capture_uuid).await?;
+            let spare = server.spare.as_ref().map(Session::id);
+            let keep: Vec<u64> = spare.into_iter().chain([u64::from(connection.connection_id())]).collect();
+            let session = server.session(&net).await?;
+            session.stop_replication_and_reset().await?;
+            while session.end_foreign_sessions(&keep).await? > 0 {
+                tokio::time::sleep(SESSIONS_LOOK).await;
+            }
+            session.enable_semi_sync_source().await?;
+            Ok::<_, JobError>(connection)
+        };
+        let connection = timeout(STEP_MAX, switch).await.map_err(|_| late("becoming a source"))??;
+        let capture = self.attach(connection, epoch, &accepted).await?;
+        let go = async {
+            let session = server.session(&net).await?;
+            let executed = session.gtid_executed().await?;
+            if executed != *accepted {
+                let errant = executed.difference(&accepted);
+                return Err(JobError::Failed(format!(
+                    "gtid_executed is not the accepted set: {errant} more, {} missing",
+                    accepted.difference(&executed)
+                )));
+            }
+            self.still_ours(epoch)?;
+            let marker = server.host.read_marker()?;
+            let marker = marker.ok_or_else(|| JobError::Failed("the marker file is gone".to_owned()))?;
+            // On disk before the first commit: a repair must know which epoch to wait for.
+            server.host.write_marker(&quorate_mysqld::Marker { last_epoch: Some(epoch), ..marker })?;
+            capture.release();
+            let session = server.session(&net).await?;
+            Ok(session.set_writable().await?)
+        };
+        timeout(STEP_MAX, go).await.map_err(|_| late("taking writes"))??;
+        self.watch_capture(&capture, epoch);
+        server.capture = Some(capture);
+        self.doing("");
+        Ok(())
+    }
+
+    /// Waits until everything accepted is executed, as long as it takes: role control looks whether
+    /// it gets nearer.
+    async fn catch_up(&self, session: &mut Session, id: JobId, accepted: &GtidSet) -> Result<(), JobError> {
+        let sql = format!("SELECT WAIT_FOR_EXECUTED_GTID_SET('{accepted}', {CATCH_UP_LOOK_S})");
+        let mut missing = u64::MAX;
+        loop {
+            let look = session.run("wait for the accepted transactions", &sql);
+            let reached = timeout(STEP_MAX, look).await.map_err(|_| late("catching up"))??;
+            if reached.scalar().as_deref() == Some("0") {
+                return Ok(());
+            }
+            let executed = session.gtid_executed().await?;
+            let left = accepted.difference(&executed).count();
+            if left < missing {
+                missing = left;
+                let _ = self.inputs.send(Input::PromotionAdvanced { id }).await;
+            }
+        }
+    }
+
+    async fn attach(
+        &self,
+        connection: quorate_mysql_wire::ReplicaConnection,
+        epoch: Epoch,
+        accepted: &GtidSet,
+    ) -> Result<Capture, JobError> {
+        let propose = EpochProposer { consensus: self.consensus.clone(), epoch };
+        let metrics = self.capture_metrics.clone();
+        let start = Capture::start(connection, epoch, accepted, propose, CaptureOptions::default(), metrics);
+        let mut capture = start.await.map_err(|error| JobError::Failed(crate::server::chain(&error)))?;
+        match timeout(ATTACH_MAX, capture.attached()).await {
+            Ok(true) => Ok(capture),
+            Ok(false) => {
+                let why = capture.ended().borrow().as_ref().map(ToString::to_string);
+                Err(JobError::Failed(why.unwrap_or_else(|| "capture ended".to_owned())))
+            }
+            Err(_) => Err(late("attaching capture")),
+        }
+    }
+
+    fn still_ours(&self, epoch: Epoch) -> Result<(), JobError> {
+        let leading = self.consensus.view().borrow().leading == Some(epoch.0.leader);
+        let current = self.consensus.applied().borrow().epoch.is_some_and(|(now, _)| now == epoch);
+        if leading && current { Ok(()) } else { Err(JobError::EpochOver) }
+    }
+
+    fn watch_capture(&self, capture: &Capture, epoch: Epoch) {
+        let (mut ended, inputs) = (capture.ended(), self.inputs.clone());
+        tokio::spawn(async move {
+            let why = ended.wait_for(Option::is_some).await.ok().and_then(|ended| ended.clone());
+            // Dropped by a job: the job knows.
+            let Some(why) = why else { return };
+            tracing::warn!(%epoch, "capture ended: {why}");
+            let _ = inputs.send(Input::CaptureStopped { epoch }).await;
+        });
+    }
+}
+
+fn late(what: &str) -> JobError {
+    JobError::Failed(format!("{what} took too long"))
+}

@@ -1,0 +1,188 @@
+use std::time::Duration;
+
+use quorate_mysqld::{Accounts, Host, Marker, Repaired, RepairReport, cut_tail, ensure_stopped, wait_until_free};
+use quorate_net::Net;
+use quorate_types::{ClusterId, Epoch};
+use tokio::time::timeout;
+
+use super::{JobContext, JobError};
+use crate::server::{Running, ServerState};
+
+/// A server that is adopted answers within this, or is killed (DESIGN 4).
+const ADOPT_MAX: Duration = Duration::from_secs(2);
+/// How long to wait before the log is asked again where it stands.
+const BARRIER_RETRY: Duration = Duration::from_millis(50);
+
+impl<N: Net, H: Host> JobContext<N, H> {
+    /// Makes a following replica of whatever is there.
+    pub(super) async fn repair(&self, server: &mut ServerState<H>, adopt: bool) -> Result<(), JobError> {
+        server.forget_sessions();
+        let cluster = self.known_cluster().await?;
+        if server.host.data_folder_exists() && !server.host.claim()? {
+            return Err(JobError::Failed("another process owns the data folder".to_owned()));
+        }
+        if adopt && self.adopt(server, cluster).await? {
+            return self.follow(server, &RepairReport::default()).await;
+        }
+        self.doing("stopping mysqld");
+        server.kill().await?;
+        ensure_stopped(&server.host).await?;
+        wait_until_free(&server.host).await?;
+        let mut report = RepairReport::default();
+        let fresh = !server.host.data_folder_exists();
+        if fresh {
+            self.doing("making a data folder");
+            server.host.plant().await?;
+            server.host.write_marker(&self.marker(cluster, None))?;
+        } else {
+            report = self.cut(server, cluster).await?;
+        }
+        self.doing("starting mysqld");
+        server.start(&self.net).await?;
+        self.watch_exit(server);
+        // A start that was interrupted may have left the accounts half made.
+        let control = server.logins.control(&self.net).await;
+        if fresh || control.is_err() {
+            self.make_accounts(server).await?;
+        }
+        self.follow(server, &report).await
+    }
+
+    async fn known_cluster(&self) -> Result<ClusterId, JobError> {
+        let mut cluster = self.cluster.clone();
+        if cluster.borrow().is_none() {
+            self.doing("waiting to be taken into the cluster");
+        }
+        let known = cluster.wait_for(Option::is_some).await;
+        known.ok().and_then(|known| *known).ok_or_else(|| JobError::Failed("the node is stopping".to_owned()))
+    }
+
+    /// A server that was left running is kept if it is a replica that takes no writes.
+    async fn adopt(&self, server: &mut ServerState<H>, cluster: ClusterId) -> Result<bool, JobError> {
+        if !server.host.data_folder_exists() {
+            return Ok(false);
+        }
+        let marker = self.own_marker(server, cluster)?;
+        let Some(process) = server.host.adopt().await? else { return Ok(false) };
+        server.running.send_replace(Some(Running { process: process.into(), identity: None }));
+        let ask = async {
+            let mut session = server.logins.control(&self.net).await.ok()?;
+            let safe = session.is_safe_replica().await.ok()?;
+            safe.then_some(session)
+        };
+        let Ok(Some(session)) = timeout(ADOPT_MAX, ask).await else {
+            tracing::warn!("the mysqld that runs is no replica that takes no writes: it will be killed");
+            return Ok(false);
+        };
+        self.doing("adopting the mysqld that runs");
+        server.control = Some(session);
+        server.host.write_marker(&Marker { start_counter: self.start_counter, ..marker })?;
+        self.watch_exit(server);
+        Ok(true)
+    }
+
+    /// The marker, which must say that the folder is this node's of this cluster.
+    fn own_marker(&self, server: &ServerState<H>, cluster: ClusterId) -> Result<Marker, JobError> {
+        let marker = server.host.read_marker()?.ok_or_else(|| {
+            JobError::Failed(
+                "the data folder has no marker of this node: it holds data of somebody else".to_owned(),
+            )
+        })?;
+        if (marker.cluster, marker.node) != (cluster, self.node) {
+            return Err(JobError::Failed(format!(
+                "the data folder belongs to node {} of cluster {}, this is node {} of cluster {cluster}",
+                marker.node, marker.cluster, self.node,
+            )));
+        }
+        if marker.incarnation != self.incarnation || marker.start_counter >= self.start_counter {
+            return Err(JobError::MustClone(
+                "the data folder is older or younger than the Raft folder beside it".to_owned(),
+            ));
+        }
+        Ok(marker)
+    }
+
+    /// Cuts off what is not accepted, once it is known what is.
+    async fn cut(&self, server: &mut ServerState<H>, cluster: ClusterId) -> Result<RepairReport, JobError> {
+        let marker = self.own_marker(server, cluster)?;
+        self.doing("waiting for the log to tell what is accepted");
+        self.settle(marker.last_epoch).await;
+        self.doing("reading the binlog");
+        let label = format!("{}-{}", self.consensus.applied().borrow().index, self.start_counter);
+        let index = self.consensus.accepted_index();
+        match cut_tail(&server.host, label, crate::adapters::Index(index)).await? {
+            Repaired::MustClone(reason) => Err(JobError::MustClone(reason.to_string())),
+            Repaired::MayStart(report) => {
+                server.host.write_marker(&Marker { start_counter: self.start_counter, ..marker })?;
+                Ok(report)
+            }
+        }
+    }
+
+    /// Applies through a read index obtained now, and on to the end of the server's last epoch:
+    /// until then something of it may still become accepted (DESIGN 4, Repair).
+    async fn settle(&self, last_epoch: Option<Epoch>) {
+        while let Err(error) = self.consensus.barrier().await {
+            tracing::debug!(error = &error as &dyn std::error::Error, "no read index yet");
+            tokio::time::sleep(BARRIER_RETRY).await;
+        }
+        let mut applied = self.consensus.applied();
+        let ended = |set_primary: Option<quorate_types::LogId>| match last_epoch {
+            Some(epoch) => set_primary > Some(epoch.0),
+            None => true,
+        };
+        // Whoever leads ends the epochs before it with its first entry.
+        let _ = applied.wait_for(|applied| ended(applied.set_primary)).await;
+    }
+
+    /// Makes the sidecar's accounts on a new server.
+    async fn make_accounts(&self, server: &ServerState<H>) -> Result<(), JobError> {
+        self.doing("making the sidecar's accounts");
+        let mut root = server.logins.root(&self.net).await?;
+        let accounts =
+            Accounts { control: server.logins.control.clone(), capture: server.logins.capture.clone() };
+        Ok(accounts.install(&mut root).await?)
+    }
+
+    /// Judges a running server, and lets it follow the feed.
+    async fn follow(&self, server: &mut ServerState<H>, report: &RepairReport) -> Result<(), JobError> {
+        self.doing("checking mysqld");
+        let process = server.process();
+        let feed = self.feed.clone();
+        let session = server.session(&self.net).await?;
+        let findings = session.check_settings().await?;
+        if let Some(finding) = findings.first() {
+            return Err(JobError::Settings(finding.to_string()));
+        }
+        let identity = session.identity().await?;
+        let executed = session.gtid_executed().await?;
+        self.settle(None).await;
+        let errant = executed.difference(&self.consensus.accepted()).difference(&report.inert);
+        if !errant.is_empty() {
+            return Err(JobError::MustClone(format!("it has transactions that were never accepted: {errant}")));
+        }
+        self.doing("starting replication");
+        session.start_replication(&feed).await?;
+        server.spare = Some(server.logins.control(&self.net).await?);
+        if let Some(process) = process {
+            server.running.send_replace(Some(Running { process, identity: Some(identity) }));
+        }
+        self.doing("");
+        Ok(())
+    }
+
+    /// Tells role control when this process ends.
+    fn watch_exit(&self, server: &ServerState<H>) {
+        let Some(process) = server.process() else { return };
+        let (host, running, inputs) = (server.host.clone(), server.running.clone(), self.inputs.clone());
+        tokio::spawn(async move {
+            host.exited(&process).await;
+            let ours = running.borrow().as_ref().is_some_and(|now| std::sync::Arc::ptr_eq(&now.process, &process));
+            // One that a job killed is no news.
+            if ours {
+                tracing::warn!("mysqld exited");
+                let _ = inputs.send(quorate_role::Input::Server(quorate_role::ServerEvent::Exited)).await;
+            }
+        });
+    }
+}

@@ -1,0 +1,112 @@
+//! What the ports ask: who is primary, and may this chunk pass.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use quorate_consensus::Consensus;
+use quorate_net::Net;
+use quorate_proxy::RoleWatch;
+use quorate_types::{ClusterView, Epoch};
+use tokio::sync::watch;
+
+/// How often the end of a lease that nobody announces is looked for. The gate itself asks for every
+/// chunk; this only decides how soon idle connections are closed.
+const LEASE_LOOK: Duration = Duration::from_millis(10);
+
+/// The node's answers to its ports. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Roles {
+    consensus: Consensus,
+    view: watch::Sender<Arc<ClusterView>>,
+    /// The epoch for which role control opened the gate.
+    open: watch::Sender<Option<Epoch>>,
+    /// The same while the lease holds.
+    serving: watch::Sender<Option<Epoch>>,
+    reads: Arc<AtomicBool>,
+}
+
+impl Roles {
+    pub(crate) fn new(consensus: Consensus) -> Self {
+        Self {
+            consensus,
+            view: watch::Sender::default(),
+            open: watch::Sender::default(),
+            serving: watch::Sender::default(),
+            reads: Arc::default(),
+        }
+    }
+
+    pub(crate) fn publish(&self, view: ClusterView) {
+        self.view.send_if_modified(|known| {
+            let changed = **known != view;
+            if changed {
+                *known = Arc::new(view);
+            }
+            changed
+        });
+    }
+
+    pub(crate) fn set_reads(&self, fit: bool) {
+        self.reads.store(fit, Ordering::Release);
+    }
+
+    pub(crate) fn open_gate(&self, epoch: Epoch, now: Duration) {
+        self.open.send_replace(Some(epoch));
+        self.look(now);
+    }
+
+    /// After this no chunk passes; the gate's own handle tells when the last write is done.
+    pub(crate) fn close_gate(&self) {
+        self.open.send_replace(None);
+        self.serving.send_replace(None);
+    }
+
+    pub(crate) fn lease_holds(&self, now: Duration) -> bool {
+        let leading = self.consensus.view().borrow().leading;
+        leading.is_some_and(|leader| self.consensus.lease_is_valid(leader, now))
+    }
+
+    /// Closes what a lease that ended leaves open, and opens it again if the lease comes back.
+    pub(crate) async fn watch_lease<N: Net>(self, net: N) {
+        let mut open = self.open.subscribe();
+        loop {
+            let idle = open.borrow_and_update().is_none();
+            if idle {
+                if open.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            self.look(net.boot_time());
+            tokio::time::sleep(LEASE_LOOK).await;
+        }
+    }
+
+    fn look(&self, now: Duration) {
+        // Looked at together: an order to close must not be overtaken by a look begun before it.
+        self.serving.send_if_modified(|serving| {
+            let open = *self.open.borrow();
+            let next = open.filter(|epoch| self.consensus.lease_is_valid(epoch.0.leader, now));
+            std::mem::replace(serving, next) != next
+        });
+    }
+}
+
+impl RoleWatch for Roles {
+    fn view(&self) -> watch::Receiver<Arc<ClusterView>> {
+        self.view.subscribe()
+    }
+
+    fn serving(&self) -> watch::Receiver<Option<Epoch>> {
+        self.serving.subscribe()
+    }
+
+    fn may_serve(&self, epoch: Epoch, now: Duration) -> bool {
+        *self.open.borrow() == Some(epoch) && self.consensus.lease_is_valid(epoch.0.leader, now)
+    }
+
+    fn may_serve_reads(&self) -> bool {
+        self.reads.load(Ordering::Acquire)
+    }
+}
