@@ -7,6 +7,9 @@ use crate::marker::{Marker, MarkerParseError};
 use crate::seed::SeedError;
 use crate::settings::Settings;
 
+/// What fits into a socket's address on Linux.
+pub(crate) const SOCKET_PATH_BYTES_MAX: usize = 107;
+
 /// What may be sent to a server's process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
@@ -33,6 +36,12 @@ pub enum HostError {
     NotOurs,
     #[error("a process still uses the data folder")]
     InUse,
+    #[error(
+        "the path of the server's socket, {}, is longer than {SOCKET_PATH_BYTES_MAX} bytes: use a \
+         folder with a shorter path",
+        .0.display()
+    )]
+    SocketPath(PathBuf),
 }
 
 /// The machine that one mysqld runs on: its process and its files.

@@ -10,7 +10,7 @@ use rustix::fs::{FlockOperation, fcntl_lock};
 use crate::binlog_files::{LocalBinlogs, replace_file, sync_folder};
 use crate::exec_server;
 use crate::file_lock::FileLock;
-use crate::host::{Host, HostError, Signal};
+use crate::host::{Host, HostError, SOCKET_PATH_BYTES_MAX, Signal};
 use crate::installation::Installation;
 use crate::marker::Marker;
 use crate::process::{self, ServerProcess};
@@ -81,6 +81,9 @@ impl LocalHost {
 
     fn spawn(&self, settings: &Settings) -> Result<ServerProcess, HostError> {
         let options = &self.options;
+        if settings.socket.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+            return Err(HostError::SocketPath(settings.socket.clone()));
+        }
         if !self.data_folder_is_free()? {
             return Err(HostError::InUse);
         }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use quorate_mysql_wire::ConnectOptions;
 use quorate_mysqld::{
-    AcceptedIndex, Accounts, CONTROL_USER, ControlError, FileLock, FindOptions, Host, Installation,
-    LocalHost, LocalHostOptions, Marker, Repaired, ReplicationSource, Seed, ServerProcess, Session,
-    Settings, Signal, cut_tail, default_cache, ensure_stopped, fetch_debian_tool, find_or_fetch,
-    first_session, kill_server, machine_lock, prepare_seed,
+    AcceptedIndex, Accounts, CONTROL_USER, ControlError, FileLock, FindOptions, Host, HostError,
+    Installation, LocalHost, LocalHostOptions, Marker, Repaired, ReplicationSource, Seed,
+    ServerProcess, Session, Settings, Signal, cut_tail, default_cache, ensure_stopped,
+    fetch_debian_tool, find_or_fetch, first_session, kill_server, machine_lock, prepare_seed,
 };
 use quorate_net::{Endpoint, Net, TokioNet};
 use quorate_types::{ClusterId, Gtid, GtidSet, Incarnation, NodeId, Secret};
@@ -151,6 +151,25 @@ async fn tools_are_found_or_fetched() {
     assert!(output.status.success(), "{output:?}");
 }
 
+#[test]
+fn a_server_whose_sidecar_is_gone_is_not_started_any_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let lock = folder.path().join("lock");
+    let run = |parent: u32| {
+        let mut command = std::process::Command::new(launcher());
+        command
+            .arg("exec-server")
+            .arg(&lock)
+            .arg(parent.to_string());
+        command.args(["touch".as_ref(), folder.path().join("ran").as_os_str()]);
+        command.status().unwrap().success()
+    };
+    assert!(!run(std::process::id() + 1));
+    assert!(!folder.path().join("ran").exists());
+    assert!(run(std::process::id()));
+    assert!(folder.path().join("ran").exists());
+}
+
 #[tokio::test]
 async fn a_new_server_is_a_safe_replica_that_is_adopted_and_controlled() {
     let story = Story::begin().await;
@@ -175,6 +194,15 @@ async fn a_new_server_is_a_safe_replica_that_is_adopted_and_controlled() {
     assert_eq!(root.check_settings().await.unwrap(), []);
     assert!(root.is_safe_replica().await.unwrap());
     assert!(root.gtid_executed().await.unwrap().is_empty());
+
+    // A session of its own: what happens to ours does not reach it.
+    let pid = rustix::process::Pid::from_raw(process.pid().try_into().unwrap()).unwrap();
+    assert_eq!(rustix::process::getsid(Some(pid)).unwrap(), pid);
+    // A server that was started without our lock is noticed by InnoDB's.
+    std::fs::remove_file(host.options().data_folder.join("quorate.server-lock")).unwrap();
+    assert!(!host.data_folder_is_free().unwrap());
+    let second = host.start(&story.settings).await;
+    assert!(matches!(second, Err(HostError::InUse)));
 
     // Another sidecar finds the same process, and a wrong pid file does not matter.
     std::fs::write(&host.options().pid_file, "1\n").unwrap();
