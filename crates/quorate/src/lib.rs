@@ -1,1 +1,56 @@
-//! quorate
+//! The command line: runs a node, a demo cluster on this machine, and asks running nodes.
+//!
+//! # Invariants
+//! - The demo deletes a folder only if its own marker file is in it, and ends only processes that it
+//!   started.
+//! - Files that hold a key or a password are created with mode 0600, never loosened or replaced.
+
+mod args;
+mod certs;
+mod demo;
+mod node;
+mod status;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Args, Command, MembersCommand};
+
+/// Runs the command that `args` (the program's name first) ask for. Errors are printed.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args = match Args::try_parse_from(args) {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version are "errors" that belong on standard output; clap knows.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(1));
+        }
+    };
+    match execute(args.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("quorate: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Node(args) => node::run(&args),
+        Command::Certs(args) => certs::run(&args),
+        Command::Demo(args) => block_on(demo::run(args)),
+        Command::Status(args) => block_on(status::run(args)),
+        Command::Members(MembersCommand::List(args)) => block_on(status::list_members(args)),
+    }
+}
+
+/// For the commands that only wait; a node makes its own runtimes.
+fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(work)
+}
