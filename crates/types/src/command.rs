@@ -80,5 +80,8 @@ pub struct Fragment {
 pub struct FragmentEnd {
     /// Bytes of all parts together.
     pub length: u64,
+    /// CRC32 of the bytes of all parts together: `apply` checks it without reading events.
+    pub bytes_crc32: u32,
+    /// The transaction's, as in [`Transaction::checksum`].
     pub checksum: u32,
 }
