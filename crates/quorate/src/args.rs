@@ -20,6 +20,7 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     Node(NodeArgs),
     Status(StatusArgs),
+    Switchover(SwitchoverArgs),
     /// Show the members of a cluster.
     #[command(subcommand)]
     Members(MembersCommand),
@@ -77,17 +78,34 @@ pub(crate) struct StatusArgs {
     pub(crate) watch: bool,
 }
 
+/// Make another node the primary, without losing a commit.
+///
+/// New connections wait, running transactions get a moment to end, then the node takes over: writes
+/// pause for less than a second.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SwitchoverArgs {
+    /// The node to become primary.
+    #[arg(long, value_name = "ID")]
+    pub(crate) to: u64,
+    #[command(flatten)]
+    pub(crate) at: Address,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum MembersCommand {
     /// List the nodes with their part in Raft.
     List(Address),
 }
 
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Address {
-    /// Any node's HTTP address; in the demo, port BASE_PORT + 10*i + 4.
+    /// Any node's gRPC address; in the demo, port BASE_PORT + 10*i + 3.
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) addr: Endpoint,
+    /// For a cluster with TLS: a folder with ca.pem, and a node's certificate and key as
+    /// `quorate certs` names them (node-N.pem, node-N-key.pem).
+    #[arg(long, value_name = "DIR")]
+    pub(crate) certs: Option<PathBuf>,
 }
 
 /// Make certificates and passwords for a new cluster.

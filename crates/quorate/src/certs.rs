@@ -16,7 +16,11 @@ use crate::args::CertsArgs;
 
 pub(crate) fn run(args: &CertsArgs) -> anyhow::Result<()> {
     make(&args.out, &args.nodes)?;
-    println!("Wrote the files for {} nodes to {}.", args.nodes.len(), args.out.display());
+    println!(
+        "Wrote the files for {} nodes to {}.",
+        args.nodes.len(),
+        args.out.display()
+    );
     println!("Each node needs ca.pem, secrets.toml, its node-N.pem and node-N-key.pem.");
     println!("Keep ca-key.pem away from the nodes: it can make new ones.");
     Ok(())
@@ -30,7 +34,9 @@ fn make(out: &Path, hosts: &[String]) -> anyhow::Result<()> {
     // All is drawn before anything is written, so that a failure leaves no half of a set.
     let ca_key = KeyPair::generate().context("draw the authority's key")?;
     let ca_params = authority();
-    let ca = ca_params.self_signed(&ca_key).context("sign the authority's certificate")?;
+    let ca = ca_params
+        .self_signed(&ca_key)
+        .context("sign the authority's certificate")?;
     let ca_key_pem = ca_key.serialize_pem();
     let issuer = Issuer::new(ca_params, ca_key);
     let mut files = vec![
@@ -45,9 +51,15 @@ fn make(out: &Path, hosts: &[String]) -> anyhow::Result<()> {
         files.push((format!("node-{id}.pem"), certificate.pem(), 0o644));
         files.push((format!("node-{id}-key.pem"), key.serialize_pem(), 0o600));
     }
-    let names = files.iter().map(|(name, ..)| name.as_str()).chain(["secrets.toml"]);
+    let names = files
+        .iter()
+        .map(|(name, ..)| name.as_str())
+        .chain(["secrets.toml"]);
     if let Some(name) = names.into_iter().find(|name| out.join(name).exists()) {
-        bail!("{} exists: nodes may use it, so it is not replaced", out.join(name).display());
+        bail!(
+            "{} exists: nodes may use it, so it is not replaced",
+            out.join(name).display()
+        );
     }
     for (name, text, mode) in &files {
         let path = out.join(name);
@@ -66,7 +78,9 @@ fn make(out: &Path, hosts: &[String]) -> anyhow::Result<()> {
 fn authority() -> CertificateParams {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.distinguished_name.push(DnType::CommonName, "Quorate cluster");
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "Quorate cluster");
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params
 }
@@ -78,8 +92,10 @@ fn node(id: u64, host: &str) -> anyhow::Result<CertificateParams> {
     params.distinguished_name.push(DnType::CommonName, name);
     params.use_authority_key_identifier_extension = true;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages =
-        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ServerAuth,
+        ExtendedKeyUsagePurpose::ClientAuth,
+    ];
     Ok(params)
 }
 
@@ -94,8 +110,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let hosts = ["db1.example".to_owned(), "10.0.0.2".to_owned()];
         make(folder.path(), &hosts).unwrap();
-        for name in ["ca-key.pem", "node-1-key.pem", "node-2-key.pem", "secrets.toml"] {
-            let mode = folder.path().join(name).metadata().unwrap().permissions().mode();
+        for name in [
+            "ca-key.pem",
+            "node-1-key.pem",
+            "node-2-key.pem",
+            "secrets.toml",
+        ] {
+            let mode = folder
+                .path()
+                .join(name)
+                .metadata()
+                .unwrap()
+                .permissions()
+                .mode();
             assert_eq!(mode & 0o777, 0o600, "{name}");
         }
         Secrets::load(&folder.path().join("secrets.toml")).unwrap();
@@ -108,6 +135,9 @@ mod tests {
         make(folder.path(), &hosts).unwrap();
         let before = std::fs::read(folder.path().join("node-1.pem")).unwrap();
         assert!(make(folder.path(), &hosts).is_err());
-        assert_eq!(std::fs::read(folder.path().join("node-1.pem")).unwrap(), before);
+        assert_eq!(
+            std::fs::read(folder.path().join("node-1.pem")).unwrap(),
+            before
+        );
     }
 }

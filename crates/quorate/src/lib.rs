@@ -5,11 +5,13 @@
 //!   started.
 //! - Files that hold a key or a password are created with mode 0600, never loosened or replaced.
 
+mod admin;
 mod args;
 mod certs;
 mod demo;
 mod node;
 mod status;
+mod switchover;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -43,6 +45,7 @@ fn execute(command: Command) -> anyhow::Result<()> {
         Command::Certs(args) => certs::run(&args),
         Command::Demo(args) => block_on(demo::run(args)),
         Command::Status(args) => block_on(status::run(args)),
+        Command::Switchover(args) => block_on(switchover::run(&args)),
         Command::Members(MembersCommand::List(args)) => block_on(status::list_members(args)),
     }
 }

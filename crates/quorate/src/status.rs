@@ -5,9 +5,10 @@ use std::io::{IsTerminal, Write as _};
 use std::time::Duration;
 
 use anyhow::Context;
-use quorate_net::{Endpoint, TokioNet};
-use quorate_node::http::{StatusJson, fetch_status};
+use quorate_node::http::StatusJson;
+use quorate_wire::v1::StatusRequest;
 
+use crate::admin;
 use crate::args::{Address, StatusArgs};
 
 /// A node answers at once or not at all.
@@ -16,7 +17,7 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(args: StatusArgs) -> anyhow::Result<()> {
     loop {
-        let text = match fetch(&args.at.addr).await {
+        let text = match fetch(&args.at).await {
             Ok(status) if args.json => serde_json::to_string(&status)? + "\n",
             Ok(status) => table(&status),
             // Whoever watches wants to see it come back.
@@ -42,26 +43,44 @@ pub(crate) async fn run(args: StatusArgs) -> anyhow::Result<()> {
 }
 
 pub(crate) async fn list_members(at: Address) -> anyhow::Result<()> {
-    let status = fetch(&at.addr).await?;
+    let status = fetch(&at).await?;
     let rows = status.nodes.iter().map(|node| {
-        [node.id.to_string(), node.raft.to_string(), node.mysql.clone()]
+        [
+            node.id.to_string(),
+            node.raft.to_string(),
+            node.mysql.clone(),
+        ]
     });
     print!("{}", columns(["NODE", "RAFT", "MYSQLD"], rows));
     Ok(())
 }
 
 /// A node's status, or an error that says which node did not answer.
-pub(crate) async fn fetch(at: &Endpoint) -> anyhow::Result<StatusJson> {
-    tokio::time::timeout(ANSWER_WAIT, fetch_status(&TokioNet, at))
+async fn fetch(at: &Address) -> anyhow::Result<StatusJson> {
+    let ask = async {
+        let mut client = admin::connect(at).await?;
+        let reply = client
+            .status(StatusRequest {})
+            .await
+            .map_err(|refused| admin::refusal(at, &refused))?;
+        let view = quorate_wire::cluster_view(reply.into_inner())
+            .with_context(|| format!("understand what {} answered", at.addr))?;
+        Ok(StatusJson::from_view(&view))
+    };
+    let limit = ANSWER_WAIT.as_secs();
+    tokio::time::timeout(ANSWER_WAIT, ask)
         .await
-        .with_context(|| format!("{at} did not answer within {} s", ANSWER_WAIT.as_secs()))?
-        .map_err(Into::into)
+        .with_context(|| format!("{} did not answer within {limit} s", at.addr))?
 }
 
 fn table(status: &StatusJson) -> String {
     let mut text = String::new();
     let known = |id: Option<u64>| id.map_or("none".to_owned(), |id| format!("node {id}"));
-    let cluster = if status.cluster.is_empty() { "none yet" } else { &status.cluster };
+    let cluster = if status.cluster.is_empty() {
+        "none yet"
+    } else {
+        &status.cluster
+    };
     let epoch = status.epoch.as_deref().unwrap_or("none");
     // Writing to a String cannot fail.
     let _ = writeln!(
@@ -83,7 +102,10 @@ fn table(status: &StatusJson) -> String {
             node.message.clone(),
         ]
     });
-    text + &columns(["NODE", "ROLE", "HEALTHY", "RAFT", "LAG", "MYSQLD", ""], rows)
+    text + &columns(
+        ["NODE", "ROLE", "HEALTHY", "RAFT", "LAG", "MYSQLD", ""],
+        rows,
+    )
 }
 
 /// Left-aligned columns, each as wide as its longest cell.
@@ -91,7 +113,9 @@ pub(crate) fn columns<const N: usize>(
     head: [&str; N],
     rows: impl Iterator<Item = [String; N]>,
 ) -> String {
-    let rows: Vec<[String; N]> = std::iter::once(head.map(str::to_owned)).chain(rows).collect();
+    let rows: Vec<[String; N]> = std::iter::once(head.map(str::to_owned))
+        .chain(rows)
+        .collect();
     let mut widths = [0; N];
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {

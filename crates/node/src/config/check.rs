@@ -147,7 +147,11 @@ impl Check<'_> {
             false => folder.join(&mysqld.socket),
         };
         if mysqld.socket.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
-            let key = if self.offset("mysqld.socket").is_some() { "mysqld.socket" } else { "dir" };
+            let key = if self.offset("mysqld.socket").is_some() {
+                "mysqld.socket"
+            } else {
+                "dir"
+            };
             self.find(
                 key,
                 format!(
@@ -189,7 +193,10 @@ impl Check<'_> {
             Ok(endpoint) => Some(endpoint),
             Err(_) => {
                 let example = "for example 127.0.0.1:7003";
-                self.find(key, format!("is `{text}`, but must be HOST:PORT, {example}"));
+                self.find(
+                    key,
+                    format!("is `{text}`, but must be HOST:PORT, {example}"),
+                );
                 None
             }
         }
@@ -253,7 +260,10 @@ impl Check<'_> {
 
     fn mysqld(&mut self, mysqld: &Mysqld, listen: Option<&Listen>) {
         if mysqld.port == 0 {
-            self.find("mysqld.port", "is 0, but peers must know the port: choose one");
+            self.find(
+                "mysqld.port",
+                "is 0, but peers must know the port: choose one",
+            );
         }
         for (name, endpoint) in listen.iter().flat_map(|listen| listen.each()) {
             if endpoint.port() == Some(mysqld.port) && mysqld.port != 0 {
@@ -275,7 +285,11 @@ impl Check<'_> {
                 self.find("mysqld.extra", message);
                 continue;
             };
-            let name = named.split('=').next().unwrap_or_default().replace('_', "-");
+            let name = named
+                .split('=')
+                .next()
+                .unwrap_or_default()
+                .replace('_', "-");
             // mysqld takes these prefixes before any option's name.
             let name = ["loose-", "skip-", "disable-", "enable-", "maximum-"]
                 .iter()

@@ -111,7 +111,10 @@ impl Secrets {
         };
         let raw: Raw = toml::from_str(&text)
             .map_err(|error| invalid(error.span().map_or(0, |span| span.start)))?;
-        if [&raw.control, &raw.capture, &raw.feed].iter().any(|text| text.is_empty()) {
+        if [&raw.control, &raw.capture, &raw.feed]
+            .iter()
+            .any(|text| text.is_empty())
+        {
             return Err(invalid(0));
         }
         Ok(Self {
@@ -128,5 +131,7 @@ fn draw() -> Result<Secret, SecretsError> {
         .and_then(|mut random| random.read_exact(&mut bytes))
         .map_err(|source| SecretsError::Random { source })?;
     // Hex needs no quoting in TOML, SQL or a shell.
-    Ok(Secret::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect()))
+    Ok(Secret::new(
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+    ))
 }

@@ -79,7 +79,10 @@ fn everything_that_is_wrong_is_found_at_once() {
         .replace("feed = \"127.0.0.1:7012\"", "feed = \"0.0.0.0:7012\"")
         .replace("http = \"127.0.0.1:7014\"", "http = \"127.0.0.1:7013\"")
         .replace("127.0.0.1:7026", "7026")
-        .replace("port = 7015", "port = 7010\nextra = [\"--loose-sync_binlog=0\"]")
+        .replace(
+            "port = 7015",
+            "port = 7010\nextra = [\"--loose-sync_binlog=0\"]",
+        )
         + "[timing]\nelection_min_ms = 60\nelection_max_ms = 60\n[log]\nfilter = \"a=b=c\"\n";
     let found = findings(&text);
     let places: Vec<(&str, usize)> = found
@@ -97,7 +100,10 @@ fn everything_that_is_wrong_is_found_at_once() {
         ("timing.election_max_ms", "election_max_ms"),
         ("log.filter", "filter"),
     ] {
-        assert!(places.contains(&(key, line_of(&text, needle))), "{key}: {found:#?}");
+        assert!(
+            places.contains(&(key, line_of(&text, needle))),
+            "{key}: {found:#?}"
+        );
     }
 }
 
@@ -124,10 +130,16 @@ fn options_that_decide_about_durability_cannot_be_given_under_any_spelling() {
         "--rpl_semi_sync_source_enabled=1",
         "port=1",
     ] {
-        let text = GOOD.replace("port = 7015", &format!("port = 7015\nextra = [\"{option}\"]"));
+        let text = GOOD.replace(
+            "port = 7015",
+            &format!("port = 7015\nextra = [\"{option}\"]"),
+        );
         assert_eq!(findings(&text)[0].key, "mysqld.extra", "{option}");
     }
-    let text = GOOD.replace("port = 7015", "port = 7015\nextra = [\"--max-connections=50\"]");
+    let text = GOOD.replace(
+        "port = 7015",
+        "port = 7015\nextra = [\"--max-connections=50\"]",
+    );
     Config::parse(&text, Path::new("/demo")).unwrap();
 }
 
@@ -145,7 +157,10 @@ fn secrets_come_back_as_saved_and_a_file_that_others_can_read_is_refused() {
     assert_ne!(secrets.control, secrets.feed);
     secrets.save(&file).unwrap();
     assert_eq!(Secrets::load(&file).unwrap(), secrets);
-    assert!(matches!(secrets.save(&file), Err(SecretsError::Write { .. })));
+    assert!(matches!(
+        secrets.save(&file),
+        Err(SecretsError::Write { .. })
+    ));
 
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
     let error = Secrets::load(&file).unwrap_err();

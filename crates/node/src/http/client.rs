@@ -32,10 +32,13 @@ const STATUS_BYTES_MAX: usize = 16 << 20;
 
 /// Reads `/api/status` of a node. It has no time limit of its own: the caller sets one.
 pub async fn fetch_status<N: Net>(net: &N, at: &Endpoint) -> Result<StatusJson, FetchError> {
-    let io = net.connect(at).await.map_err(|source| FetchError::Connect {
-        at: at.clone(),
-        source,
-    })?;
+    let io = net
+        .connect(at)
+        .await
+        .map_err(|source| FetchError::Connect {
+            at: at.clone(),
+            source,
+        })?;
     let exchange = |source: Box<dyn std::error::Error + Send + Sync>| FetchError::Exchange {
         at: at.clone(),
         source,

@@ -41,7 +41,11 @@ fn view() -> ClusterView {
         healthy,
         learner,
         mysql_address: "127.0.0.1:7015".to_owned(),
-        message: if healthy { String::new() } else { "cutting".to_owned() },
+        message: if healthy {
+            String::new()
+        } else {
+            "cutting".to_owned()
+        },
         ..NodeView::default()
     };
     ClusterView {
