@@ -70,7 +70,7 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let ids: Vec<u16> = (1..=args.nodes).collect();
     let folder = Folder::open(args.dir.as_deref(), args.fresh)?;
     let new = folder.is_new();
-    ports_are_free(args.base_port, &ids).await?;
+    ports_are_free(args.base_port, &ids, &folder).await?;
     let mut progress = Progress::new();
 
     let options = FindOptions {
@@ -187,10 +187,14 @@ async fn create_app(socket: &std::path::Path) -> anyhow::Result<()> {
 }
 
 /// Every port is tried before anything is started: half a cluster would be worse than none.
-async fn ports_are_free(base: u16, ids: &[u16]) -> anyhow::Result<()> {
+async fn ports_are_free(base: u16, ids: &[u16], folder: &Folder) -> anyhow::Result<()> {
     let mut taken = Vec::new();
     for id in ids {
         for purpose in Port::ALL {
+            // A server outlives a node that was killed; the node adopts or ends it.
+            if purpose == Port::Mysqld && folder.server_runs(*id) {
+                continue;
+            }
             let address = Ports::of(base, *id).at(purpose);
             if let Err(error) = TokioNet.listen(&Endpoint::Tcp(address)).await {
                 taken.push(format!("  node {id}, {purpose:?}: {error}"));
@@ -211,7 +215,7 @@ async fn ports_are_free(base: u16, ids: &[u16]) -> anyhow::Result<()> {
 mod tests {
     use quorate_net::{Net, TokioNet};
 
-    use super::{Port, Ports, ports_are_free};
+    use super::{Folder, Port, Ports, ports_are_free};
 
     #[test]
     fn ports_are_where_scripts_expect_them() {
@@ -228,7 +232,9 @@ mod tests {
             .unwrap();
         let port = held.local.port().unwrap();
         // The held port is then node 1's read-write port.
-        let error = ports_are_free(port - 10, &[1])
+        let home = tempfile::tempdir().unwrap();
+        let folder = Folder::open(Some(home.path()), false).unwrap();
+        let error = ports_are_free(port - 10, &[1], &folder)
             .await
             .unwrap_err()
             .to_string();

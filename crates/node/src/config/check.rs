@@ -142,16 +142,12 @@ impl Check<'_> {
         }
         let dir = folder.join(raw.dir);
         let mut mysqld = raw.mysqld;
-        mysqld.socket = match mysqld.socket.as_os_str().is_empty() {
-            true => dir.join("mysql.sock"),
-            false => folder.join(&mysqld.socket),
+        let (key, socket) = match mysqld.socket.as_os_str().is_empty() {
+            true => ("dir", dir.join("mysql.sock")),
+            false => ("mysqld.socket", folder.join(&mysqld.socket)),
         };
+        mysqld.socket = socket;
         if mysqld.socket.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
-            let key = if self.offset("mysqld.socket").is_some() {
-                "mysqld.socket"
-            } else {
-                "dir"
-            };
             self.find(
                 key,
                 format!(

@@ -66,6 +66,11 @@ impl Folder {
         self.path.join(format!("n{id}"))
     }
 
+    /// Whether a node's server seems to run, left by an earlier demo.
+    pub(super) fn server_runs(&self, id: u16) -> bool {
+        alive(&self.node(id).join("mysqld.pid")).is_some()
+    }
+
     /// Writes every node's configuration, and the secrets if there are none yet.
     pub(super) fn write_configs(
         &self,
@@ -136,8 +141,17 @@ fn running(folder: &Path) -> Option<u32> {
     let entries = folder.read_dir().ok()?.flatten();
     entries
         .flat_map(|entry| ["quorate.pid", "mysqld.pid"].map(|name| entry.path().join(name)))
-        .filter_map(|file| std::fs::read_to_string(file).ok()?.trim().parse().ok())
-        .find(|id: &u32| Path::new(&format!("/proc/{id}")).exists())
+        .find_map(|file| alive(&file))
+}
+
+/// The process that a pid file names, if there is one with that id.
+fn alive(pid_file: &Path) -> Option<u32> {
+    let id: u32 = std::fs::read_to_string(pid_file)
+        .ok()?
+        .trim()
+        .parse()
+        .ok()?;
+    Path::new(&format!("/proc/{id}")).exists().then_some(id)
 }
 
 fn default_folder() -> anyhow::Result<PathBuf> {
