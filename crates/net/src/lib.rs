@@ -3,14 +3,20 @@
 //!
 //! # Invariants
 //! - No other crate names `tokio::net` or reads a clock of the operating system.
+//! - With [`Tls`], both ends of a connection have proved that they hold a certificate of the
+//!   cluster's authority before a byte of theirs is read.
 //! - A connection of [`TokioNet`] has `TCP_NODELAY` set: an ACK leaves in one write, at once.
 
 mod endpoint;
 mod io;
+mod tls;
 mod tokio_net;
 
 pub use endpoint::Endpoint;
 pub use io::{BoxIo, Io};
+pub use tls::{
+    ExposedListener, PeerCertificate, Tls, TlsError, node_server_name, require_tls_or_loopback,
+};
 pub use tokio_net::TokioNet;
 
 use std::future::Future;

@@ -1,0 +1,393 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_net::{BoxIo, Endpoint, Listener, Net, Tls};
+use quorate_types::{Epoch, NodeId};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use crate::RoleWatch;
+use crate::accept::serve_each;
+use crate::gate_protocol::{Answer, Hello, Purpose, Refusal, RefusalReason};
+use crate::metrics::{Metrics, PortMetrics};
+use crate::pump::{End, Watch, pump};
+
+/// TLS and the hello together; a member needs one or two round trips.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
+/// mysqld listens on this machine: it answers at once or not at all.
+const CONNECT_MAX: Duration = Duration::from_secs(2);
+/// The longest that a hello may ask the gate to wait for its node.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+/// How often a gate that waits, or that serves reads, asks again what no channel announces.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Whether a node is a member of the cluster, learners included.
+pub type IsMember = Arc<dyn Fn(NodeId) -> bool + Send + Sync>;
+
+/// What a gate is made of.
+pub struct GateParts<N, R> {
+    pub net: N,
+    pub role: R,
+    pub tls: Option<Tls>,
+    /// This node. The cluster's id is taken from the view, since a node may learn it late.
+    pub node: NodeId,
+    pub is_member: IsMember,
+    /// This node's mysqld: its unix socket, or a loopback port.
+    pub server: Endpoint,
+    pub metrics: Metrics,
+}
+
+/// The member-only way to this node's mysqld.
+///
+/// What a client sends is written to mysqld only while [`RoleWatch::may_serve`] says so, asked
+/// after it was received. When the epoch is no longer served both directions stop at once.
+pub struct Gate<N, R> {
+    parts: Arc<GateParts<N, R>>,
+    sessions: Arc<Sessions>,
+    metrics: PortMetrics,
+}
+
+/// Tells how far a gate is closed.
+#[derive(Clone)]
+pub struct GateHandle {
+    sessions: Arc<Sessions>,
+    serving: watch::Receiver<Option<Epoch>>,
+}
+
+impl GateHandle {
+    /// Resolves when no session of an epoch that is not served now can write to its client any
+    /// more. The caller has made [`RoleWatch::serving`] none before: then every byte that mysqld
+    /// writes after this goes nowhere, and mysqld may be killed (DESIGN 4, A2).
+    pub async fn closed(&self) {
+        let over = |open: &BTreeMap<Epoch, u64>| {
+            let served = *self.serving.borrow();
+            open.keys().all(|epoch| Some(*epoch) == served)
+        };
+        // The sender lives in `self.sessions`.
+        let _ = self.sessions.open.subscribe().wait_for(over).await;
+    }
+
+    /// Open sessions that read from this node as a replica.
+    #[must_use]
+    pub fn read_only_sessions(&self) -> u64 {
+        *self.sessions.reading.borrow()
+    }
+
+    /// Open sessions under an epoch, for a switchover that lets them finish.
+    #[must_use]
+    pub fn primary_sessions(&self) -> u64 {
+        self.sessions.open.borrow().values().sum()
+    }
+}
+
+/// The sessions that may write to their client.
+struct Sessions {
+    open: watch::Sender<BTreeMap<Epoch, u64>>,
+    reading: watch::Sender<u64>,
+    /// [`RoleWatch::may_serve_reads`], asked on behalf of all sessions.
+    fit_for_reads: watch::Sender<bool>,
+}
+
+impl Sessions {
+    fn note_fitness(&self, fit: bool) {
+        self.fit_for_reads.send_if_modified(|known| {
+            let changed = *known != fit;
+            *known = fit;
+            changed
+        });
+    }
+}
+
+/// Under what a session is allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Grant {
+    Epoch(Epoch),
+    Reads,
+}
+
+/// Counts a session until it is dropped, which comes after its last write.
+struct Entered {
+    sessions: Arc<Sessions>,
+    grant: Grant,
+}
+
+impl Entered {
+    fn new(sessions: &Arc<Sessions>, grant: Grant) -> Self {
+        match grant {
+            Grant::Epoch(epoch) => sessions
+                .open
+                .send_modify(|open| *open.entry(epoch).or_default() += 1),
+            Grant::Reads => sessions.reading.send_modify(|count| *count += 1),
+        }
+        Self {
+            sessions: Arc::clone(sessions),
+            grant,
+        }
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        match self.grant {
+            Grant::Epoch(epoch) => self.sessions.open.send_modify(|open| {
+                if let Some(count) = open.get_mut(&epoch) {
+                    *count -= 1;
+                }
+                open.retain(|_, count| *count > 0);
+            }),
+            Grant::Reads => self.sessions.reading.send_modify(|count| *count -= 1),
+        }
+    }
+}
+
+impl<N: Net, R: RoleWatch> Gate<N, R> {
+    #[must_use]
+    pub fn new(parts: GateParts<N, R>) -> (Self, GateHandle) {
+        let sessions = Arc::new(Sessions {
+            open: watch::Sender::default(),
+            reading: watch::Sender::default(),
+            fit_for_reads: watch::Sender::new(parts.role.may_serve_reads()),
+        });
+        let handle = GateHandle {
+            sessions: Arc::clone(&sessions),
+            serving: parts.role.serving(),
+        };
+        let gate = Self {
+            metrics: parts.metrics.port("gate"),
+            parts: Arc::new(parts),
+            sessions,
+        };
+        (gate, handle)
+    }
+
+    /// Serves until dropped, which ends every session.
+    pub async fn run(self, listener: Listener) {
+        let gate = Arc::new(self);
+        let sessions = serve_each(listener.incoming, "gate", |io| {
+            let gate = Arc::clone(&gate);
+            async move { gate.session(io).await }
+        });
+        tokio::select! {
+            () = sessions => {}
+            () = gate.watch_reads() => {}
+        }
+    }
+
+    async fn watch_reads(&self) {
+        loop {
+            self.sessions
+                .note_fitness(self.parts.role.may_serve_reads());
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    async fn session(&self, io: BoxIo) {
+        let Ok(Some((mut client, hello))) = timeout(HANDSHAKE_MAX, self.greet(io)).await else {
+            self.metrics.refused("handshake");
+            return;
+        };
+        let refusal = match self.admit(&hello).await {
+            Ok(entered) => match self.serve(client, entered).await {
+                Ok(()) => return,
+                Err((returned, refusal)) => {
+                    client = returned;
+                    refusal
+                }
+            },
+            Err(refusal) => refusal,
+        };
+        self.metrics.refused(refusal.reason.label());
+        let _ = timeout(HANDSHAKE_MAX, async {
+            Answer::Refused(refusal).write(&mut client).await?;
+            client.shutdown().await
+        })
+        .await;
+    }
+
+    /// TLS and the hello; none for a stranger, who is told nothing.
+    async fn greet(&self, io: BoxIo) -> Option<(BoxIo, Hello)> {
+        let (mut client, certificate) = match &self.parts.tls {
+            Some(tls) => match tls.accept(io).await {
+                Ok((client, certificate)) => (client, Some(certificate)),
+                Err(error) => {
+                    tracing::info!(%error, "refused a connection to the gate: TLS");
+                    return None;
+                }
+            },
+            None => (io, None),
+        };
+        let hello = match Hello::read(&mut client).await {
+            Ok(hello) => hello,
+            Err(error) => {
+                tracing::info!(%error, "refused a connection to the gate");
+                return None;
+            }
+        };
+        if certificate.is_some_and(|certificate| !certificate.is_node(hello.from)) {
+            tracing::info!(from = %hello.from, "refused a connection to the gate: the certificate is another node's");
+            return None;
+        }
+        Some((client, hello))
+    }
+
+    /// Whether and under what this connection may be served; waits as long as the hello says.
+    async fn admit(&self, hello: &Hello) -> Result<Entered, Refusal> {
+        let node = self.parts.node;
+        let refuse = |reason, text: String| Err(Refusal { reason, text });
+        let cluster = self.parts.role.view().borrow().cluster;
+        if cluster != Some(hello.cluster) {
+            let text = format!("node {node} is not of cluster {}", hello.cluster);
+            return refuse(RefusalReason::WrongCluster, text);
+        }
+        if hello.to != node {
+            let text = format!("this is node {node}, not node {}", hello.to);
+            return refuse(RefusalReason::WrongNode, text);
+        }
+        if !(self.parts.is_member)(hello.from) {
+            let text = format!("node {} is not a member of the cluster", hello.from);
+            return refuse(RefusalReason::NotAMember, text);
+        }
+        if hello.purpose == Purpose::Clone {
+            let text = "this gate carries no clone traffic".to_owned();
+            return refuse(RefusalReason::Unsupported, text);
+        }
+        let wait = Duration::from_millis(hello.wait_ms.into()).min(WAIT_MAX);
+        match timeout(wait, self.granted(hello.purpose)).await {
+            Ok(entered) => Ok(entered),
+            Err(_) => {
+                let what = match hello.purpose {
+                    Purpose::ReadOnly => "neither a fit replica nor",
+                    Purpose::ReadWrite | Purpose::Clone => "not",
+                };
+                let text = format!("node {node} is {what} a primary with a lease");
+                refuse(RefusalReason::NotServing, text)
+            }
+        }
+    }
+
+    async fn granted(&self, purpose: Purpose) -> Entered {
+        let role = &self.parts.role;
+        let mut serving = role.serving();
+        loop {
+            if purpose == Purpose::ReadOnly && role.may_serve_reads() {
+                self.sessions.note_fitness(true);
+                return Entered::new(&self.sessions, Grant::Reads);
+            }
+            let served = *serving.borrow_and_update();
+            if let Some(epoch) = served {
+                // Counted first: whoever closes the gate after the second look waits for us.
+                let entered = Entered::new(&self.sessions, Grant::Epoch(epoch));
+                let still = *serving.borrow_and_update() == Some(epoch);
+                if still && role.may_serve(epoch, self.parts.net.boot_time()) {
+                    return entered;
+                }
+            }
+            tokio::select! {
+                _ = serving.changed() => {}
+                () = sleep(LOOK_AGAIN) => {}
+            }
+        }
+    }
+
+    /// The session itself. Gives the client back if mysqld cannot be reached.
+    async fn serve(&self, mut client: BoxIo, entered: Entered) -> Result<(), (BoxIo, Refusal)> {
+        let parts = &self.parts;
+        let grant = entered.grant;
+        let mut checked = Checked {
+            role: &parts.role,
+            net: &parts.net,
+            grant,
+            metrics: &self.metrics,
+        };
+        let session = async {
+            let connected = timeout(CONNECT_MAX, parts.net.connect(&parts.server)).await;
+            let mut server = match connected {
+                Ok(Ok(server)) => server,
+                Ok(Err(error)) => return Err(error.to_string()),
+                Err(_) => return Err("no answer".to_owned()),
+            };
+            let epoch = match grant {
+                Grant::Epoch(epoch) => Some(epoch),
+                Grant::Reads => None,
+            };
+            let open = Answer::Open { epoch };
+            if open.write(&mut client).await.is_err() {
+                return Ok(End::ClientClosed);
+            }
+            let _open = self.metrics.open();
+            let end = pump(&mut client, &mut server, &mut checked).await;
+            if matches!(end, End::ServerClosed) {
+                let _ = timeout(CONNECT_MAX, client.shutdown()).await;
+            }
+            Ok(end)
+        };
+        let ended = tokio::select! {
+            biased;
+            () = self.revoked(grant) => Ok(End::Barred),
+            ended = session => ended,
+        };
+        match ended {
+            Ok(end) => {
+                self.metrics.closed(match end {
+                    End::ClientClosed => "client",
+                    End::ServerClosed => "server",
+                    End::Barred => "fenced",
+                });
+                // In this order: no longer counted means closed.
+                drop(client);
+                drop(entered);
+                Ok(())
+            }
+            Err(why) => {
+                let text = format!("the server of node {} is down: {why}", parts.node);
+                let reason = RefusalReason::ServerDown;
+                Err((client, Refusal { reason, text }))
+            }
+        }
+    }
+
+    /// Resolves when the grant has ended.
+    async fn revoked(&self, grant: Grant) {
+        // A sender that is gone will never grant anything again.
+        match grant {
+            Grant::Epoch(epoch) => {
+                let mut serving = self.parts.role.serving();
+                let _ = serving.wait_for(|served| *served != Some(epoch)).await;
+            }
+            Grant::Reads => {
+                let mut fit = self.sessions.fit_for_reads.subscribe();
+                let _ = fit.wait_for(|fit| !fit).await;
+            }
+        }
+    }
+}
+
+/// Asks for every chunk of a client, and counts.
+struct Checked<'a, N, R> {
+    role: &'a R,
+    net: &'a N,
+    grant: Grant,
+    metrics: &'a PortMetrics,
+}
+
+impl<N: Net, R: RoleWatch> Watch for Checked<'_, N, R> {
+    fn may_pass(&mut self) -> bool {
+        match self.grant {
+            Grant::Epoch(epoch) => self.role.may_serve(epoch, self.net.boot_time()),
+            Grant::Reads => self.role.may_serve_reads(),
+        }
+    }
+
+    fn passed_to_server(&mut self, bytes: &[u8]) {
+        self.metrics.to_server.inc_by(bytes.len() as u64);
+    }
+
+    fn passed_to_client(&mut self, bytes: &[u8]) {
+        self.metrics.to_client.inc_by(bytes.len() as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests;

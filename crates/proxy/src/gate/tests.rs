@@ -1,0 +1,293 @@
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use quorate_types::ClusterId;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
+
+use super::*;
+use crate::ProxySettings;
+use crate::gate_protocol::HandshakeError;
+use crate::testing::{CLUSTER, Client, FakeRole, MemoryNet, TestCluster, epoch, gate_port};
+
+fn hello(purpose: Purpose) -> Hello {
+    Hello {
+        cluster: CLUSTER,
+        from: NodeId(2),
+        to: NodeId(1),
+        purpose,
+        wait_ms: 0,
+    }
+}
+
+async fn one_node() -> TestCluster {
+    TestCluster::start(1, ProxySettings::default()).await
+}
+
+async fn ask(cluster: &TestCluster, hello: Hello) -> (Client, Result<Answer, HandshakeError>) {
+    let mut io = cluster.net.connect(&gate_port(NodeId(1))).await.unwrap();
+    hello.write(&mut io).await.unwrap();
+    let answer = Answer::read(&mut io).await;
+    (Client(io), answer)
+}
+
+async fn open(cluster: &TestCluster, purpose: Purpose) -> Client {
+    let (mut client, answer) = ask(cluster, hello(purpose)).await;
+    assert!(matches!(answer, Ok(Answer::Open { .. })), "{answer:?}");
+    client.greeted_by().await;
+    client
+}
+
+async fn refusal(cluster: &TestCluster, hello: Hello) -> RefusalReason {
+    match ask(cluster, hello).await.1 {
+        Ok(Answer::Refused(refusal)) => refusal.reason,
+        other => panic!("expected a refusal, not {other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chunk_that_arrives_after_the_lease_ended_never_reaches_the_server() {
+    let cluster = one_node().await;
+    cluster.make_primary(1, 5);
+    let node = cluster.node(1);
+    let mut client = open(&cluster, Purpose::ReadWrite).await;
+    client.round_trip(b"before").await;
+
+    // Nobody has noticed yet: only the clock says that the lease is over.
+    *node.role.lease_until.lock().unwrap() = cluster.net.boot_time() + Duration::from_millis(100);
+    sleep(Duration::from_millis(99)).await;
+    client.round_trip(b", in time").await;
+    sleep(Duration::from_millis(1)).await;
+    client.send(b", too late").await;
+
+    assert_eq!(client.rest().await, b"");
+    assert_eq!(*node.received.lock().unwrap(), b"before, in time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_chunk_is_asked_for() {
+    let cluster = one_node().await;
+    cluster.make_primary(1, 5);
+    let asked = Arc::clone(&cluster.node(1).role.asked);
+    let mut client = open(&cluster, Purpose::ReadWrite).await;
+    for _ in 0..10 {
+        let before = asked.load(Ordering::SeqCst);
+        client.round_trip(b"chunk").await;
+        assert!(asked.load(Ordering::SeqCst) > before);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_session_ends_at_once_with_its_epoch() {
+    let cluster = one_node().await;
+    cluster.make_primary(1, 5);
+    let serving = &cluster.node(1).role.serving;
+    for over in [None, Some(epoch(9))] {
+        serving.send_replace(Some(epoch(5)));
+        let mut client = open(&cluster, Purpose::ReadWrite).await;
+        let start = Instant::now();
+        serving.send_replace(over);
+        assert_eq!(client.rest().await, b"");
+        assert_eq!(start.elapsed(), Duration::ZERO);
+    }
+}
+
+/// A server that writes without end what `mark` holds at the moment of writing.
+async fn start_flood(net: &MemoryNet, at: Endpoint, mark: Arc<AtomicU8>) {
+    use futures_util::StreamExt;
+    let mut listener = net.listen(&at).await.unwrap();
+    tokio::spawn(async move {
+        while let Some(Ok(mut io)) = listener.incoming.next().await {
+            let mark = Arc::clone(&mark);
+            tokio::spawn(async move {
+                loop {
+                    let chunk = [mark.load(Ordering::SeqCst); 64];
+                    if io.write_all(&chunk).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_byte_that_the_server_writes_after_the_gate_closed_reaches_a_client() {
+    let view = Arc::new(watch::Sender::new(Arc::new(quorate_types::ClusterView {
+        cluster: Some(CLUSTER),
+        ..Default::default()
+    })));
+    let net = MemoryNet::new();
+    let role = FakeRole::new(&view);
+    let mark = Arc::new(AtomicU8::new(0));
+    let server = Endpoint::Tcp("flood:1".to_owned());
+    start_flood(&net, server.clone(), Arc::clone(&mark)).await;
+    let (gate, handle) = Gate::new(GateParts {
+        net: net.clone(),
+        role: role.clone(),
+        tls: None,
+        node: NodeId(1),
+        is_member: Arc::new(|_| true),
+        server,
+        metrics: Metrics::default(),
+    });
+    tokio::spawn(gate.run(net.listen(&gate_port(NodeId(1))).await.unwrap()));
+
+    for round in 0..50 {
+        mark.store(0, Ordering::SeqCst);
+        role.serving.send_replace(Some(epoch(round)));
+        let mut readers = Vec::new();
+        for _ in 0..4 {
+            let mut io = net.connect(&gate_port(NodeId(1))).await.unwrap();
+            hello(Purpose::ReadWrite).write(&mut io).await.unwrap();
+            let answer = Answer::read(&mut io).await.unwrap();
+            assert_eq!(
+                answer,
+                Answer::Open {
+                    epoch: Some(epoch(round))
+                }
+            );
+            readers.push(tokio::spawn(async move {
+                let (mut chunk, mut total) = ([0; 4096], 0);
+                while let Ok(count @ 1..) = io.read(&mut chunk).await {
+                    assert!(chunk[..count].iter().all(|byte| *byte == 0));
+                    total += count;
+                }
+                total
+            }));
+        }
+        assert!(handle.primary_sessions() > 0);
+        sleep(Duration::from_millis(2)).await;
+        role.serving.send_replace(None);
+        handle.closed().await;
+        assert_eq!(handle.primary_sessions(), 0);
+        mark.store(1, Ordering::SeqCst);
+        for reader in readers {
+            assert!(reader.await.unwrap() > 0);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn strangers_and_strays_are_refused_with_the_reason() {
+    let cluster = one_node().await;
+    cluster.make_primary(1, 5);
+    let ours = hello(Purpose::ReadWrite);
+    let cases = [
+        (
+            Hello {
+                cluster: ClusterId(1),
+                ..ours
+            },
+            RefusalReason::WrongCluster,
+        ),
+        (
+            Hello {
+                to: NodeId(3),
+                ..ours
+            },
+            RefusalReason::WrongNode,
+        ),
+        (
+            Hello {
+                from: NodeId(9),
+                ..ours
+            },
+            RefusalReason::NotAMember,
+        ),
+        (hello(Purpose::Clone), RefusalReason::Unsupported),
+    ];
+    for (hello, reason) in cases {
+        assert_eq!(refusal(&cluster, hello).await, reason);
+    }
+    assert_eq!(*cluster.node(1).received.lock().unwrap(), b"");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stranger_who_does_not_speak_the_protocol_gets_nothing() {
+    let cluster = one_node().await;
+    cluster.make_primary(1, 5);
+    for bytes in [
+        &b"GET / HTTP/1.1\r\n\r\n"[..],
+        b"QRGT\x01\xff\xff",
+        b"QRGT\x01\x01\x00x",
+    ] {
+        let mut io = cluster.net.connect(&gate_port(NodeId(1))).await.unwrap();
+        io.write_all(bytes).await.unwrap();
+        assert_eq!(Client(io).rest().await, b"");
+    }
+    // And one who says nothing is not waited for.
+    let start = Instant::now();
+    let io = cluster.net.connect(&gate_port(NodeId(1))).await.unwrap();
+    assert_eq!(Client(io).rest().await, b"");
+    assert!(start.elapsed() <= HANDSHAKE_MAX);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gate_waits_for_its_node_as_long_as_it_is_asked_to() {
+    let cluster = one_node().await;
+    let patient = Hello {
+        wait_ms: 1000,
+        ..hello(Purpose::ReadWrite)
+    };
+    let start = Instant::now();
+    let reason = refusal(&cluster, patient).await;
+    assert_eq!(reason, RefusalReason::NotServing);
+    assert_eq!(start.elapsed(), Duration::from_secs(1));
+
+    let serving = Arc::clone(&cluster.node(1).role.serving);
+    tokio::spawn(async move {
+        sleep(Duration::from_millis(300)).await;
+        serving.send_replace(Some(epoch(7)));
+    });
+    let (_, answer) = ask(&cluster, patient).await;
+    let open = Answer::Open {
+        epoch: Some(epoch(7)),
+    };
+    assert_eq!(answer.unwrap(), open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_only_session_ends_when_the_replica_is_no_longer_fit() {
+    let cluster = one_node().await;
+    let role = &cluster.node(1).role;
+    role.set_reads(true);
+    let mut client = open(&cluster, Purpose::ReadOnly).await;
+    client.round_trip(b"select").await;
+    assert_eq!(cluster.node(1).gate.read_only_sessions(), 1);
+    role.set_reads(false);
+    assert_eq!(client.rest().await, b"");
+    let reason = refusal(&cluster, hello(Purpose::ReadOnly)).await;
+    assert_eq!(reason, RefusalReason::NotServing);
+    assert_eq!(cluster.node(1).gate.read_only_sessions(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn reads_on_a_primary_live_with_its_epoch() {
+    let cluster = one_node().await;
+    cluster.make_primary(1, 5);
+    let mut client = open(&cluster, Purpose::ReadOnly).await;
+    client.round_trip(b"select").await;
+    cluster.node(1).role.serving.send_replace(None);
+    assert_eq!(client.rest().await, b"");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_down_is_said_to_be_down() {
+    let cluster = one_node().await;
+    let role = cluster.node(1).role.clone();
+    role.serving.send_replace(Some(epoch(5)));
+    let (gate, handle) = Gate::new(GateParts {
+        net: cluster.net.clone(),
+        role,
+        tls: None,
+        node: NodeId(1),
+        is_member: Arc::new(|_| true),
+        server: Endpoint::Tcp("nowhere:1".to_owned()),
+        metrics: Metrics::default(),
+    });
+    let listener = cluster.net.listen(&gate_port(NodeId(1))).await.unwrap();
+    tokio::spawn(gate.run(listener));
+    let reason = refusal(&cluster, hello(Purpose::ReadWrite)).await;
+    assert_eq!(reason, RefusalReason::ServerDown);
+    assert_eq!(handle.primary_sessions(), 0);
+}

@@ -1,0 +1,172 @@
+use std::time::Duration;
+
+use quorate_types::{Epoch, LeaderId, LogId, NodeId};
+
+/// Monotonic time since any fixed moment.
+pub type Tick = Duration;
+
+/// How long things may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// How long followers are bound to a leader (`election_timeout_max`).
+    pub lease: Duration,
+    /// The least time between two transfers of leadership that nobody asked for.
+    pub transfer_interval: Duration,
+    /// How long to wait before a repair that failed is tried again.
+    pub repair_retry: Duration,
+    /// How long a promotion may make no progress before a nearer node is looked for.
+    pub promotion_stall: Duration,
+    /// How long to wait before a `SetPrimary` that was refused is proposed again.
+    pub proposal_retry: Duration,
+    /// How long a stopping node may take to hand over and to demote before it ends by force.
+    pub stop_bound: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_millis(300),
+            transfer_interval: Duration::from_secs(10),
+            repair_retry: Duration::from_secs(1),
+            promotion_stall: Duration::from_secs(2),
+            proposal_retry: Duration::from_millis(20),
+            stop_bound: Duration::from_secs(15),
+        }
+    }
+}
+
+/// What the log says of primaries, as applied here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// The last `SetPrimary` that took effect, with a node or none.
+    pub set_primary: Option<LogId>,
+    /// The current epoch and its node.
+    pub epoch: Option<(Epoch, NodeId)>,
+}
+
+/// A node that leadership could go to, by its own fresh report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    pub node: NodeId,
+    /// Its mysqld answers, replicates, and is of a promotable version.
+    pub healthy: bool,
+    /// Accepted transactions that its mysqld has not executed.
+    pub behind: u64,
+}
+
+/// What happened to this node's mysqld by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerEvent {
+    Exited,
+    /// It does not answer within the bound, or its disk does not.
+    Hung,
+    /// As a replica it answers and replicates, or no longer does.
+    ReplicaHealth(bool),
+}
+
+/// Numbers jobs, so that the answer of an aborted one is known for what it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct JobId(pub u64);
+
+/// Work on the server that takes a while. One at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Job {
+    /// Make a replica of whatever is there: adopt a running safe replica (only `adopt`), else kill,
+    /// wait for the end of the last epoch that this server was primary in, cut, start, follow.
+    Repair { adopt: bool },
+    /// All of DESIGN's promotion up to `super_read_only=OFF`.
+    Promote { epoch: Epoch },
+    /// `super_read_only=ON`: its success proves that no commit is in flight (A9).
+    /// `patient`: running transactions get a bounded time first.
+    EndWrites { epoch: Epoch, patient: bool },
+    /// After the epoch's end was applied: check, semi-sync off, check again, follow.
+    Demote { epoch: Epoch },
+    /// Stop the server for good: cleanly if it is a safe replica, else by force.
+    StopServer { clean: bool },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JobResult {
+    Done,
+    /// It can be tried again, by way of a repair.
+    Failed(String),
+    /// Only a clone can mend this server.
+    MustClone(String),
+}
+
+/// What became of a `SetPrimary`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proposal {
+    /// It took effect as this entry.
+    Applied(LogId),
+    /// Certainly not in the log.
+    Refused,
+    /// It may come or not; the log will tell.
+    Unknown,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// Time passed.
+    Tick,
+    /// Who leads, as far as this node knows, and whether it is this node.
+    Raft {
+        leader: Option<LeaderId>,
+        leading: Option<LeaderId>,
+    },
+    Applied(Applied),
+    Proposed {
+        leader: LeaderId,
+        result: Proposal,
+    },
+    JobDone {
+        id: JobId,
+        result: JobResult,
+    },
+    /// The promotion under way came nearer to the accepted set.
+    PromotionAdvanced {
+        id: JobId,
+    },
+    /// Capture of this epoch ended, or the fate of a proposal of it is unknown, or a collision.
+    CaptureStopped {
+        epoch: Epoch,
+    },
+    Server(ServerEvent),
+    Peers(Vec<Candidate>),
+    Switchover {
+        to: NodeId,
+    },
+    /// The process shall end: hand over, stop the server.
+    Stop,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    OpenGate {
+        epoch: Epoch,
+    },
+    /// Returns before any later effect is carried out: no byte reaches a client after it (A2).
+    CloseGate,
+    Start {
+        id: JobId,
+        job: Job,
+    },
+    /// The job's future is dropped before any later effect is carried out.
+    Abort {
+        id: JobId,
+    },
+    Propose {
+        leader: LeaderId,
+        node: Option<NodeId>,
+    },
+    /// Ends the lease of this leadership for good, then asks `to` to take over.
+    Transfer {
+        leader: LeaderId,
+        to: NodeId,
+    },
+    Heartbeats(bool),
+    /// A promotion or a repair failed; for the log.
+    Report(String),
+    /// Everything that `Stop` asked for is done.
+    Stopped,
+}

@@ -1,0 +1,210 @@
+//! What a leader owes the log: the end of the old epoch, a new one, or another leader.
+
+use quorate_types::{LeaderId, LogId, NodeId};
+
+use crate::input::{Candidate, Effect, Job, Tick};
+use crate::machine::{Machine, Phase};
+
+/// A `SetPrimary` in flight.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Proposing {
+    pub(crate) leader: LeaderId,
+    /// The entry that it became, once that is known.
+    pub(crate) applied_as: Option<LogId>,
+}
+
+/// An attempt to give leadership away.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Transfer {
+    /// The leadership that is being given away.
+    leader: LeaderId,
+    to: NodeId,
+    at: Tick,
+    second: bool,
+}
+
+impl Machine {
+    pub(crate) fn lead(&mut self, now: Tick, effects: &mut Vec<Effect>) {
+        self.forget_old_transfers(effects);
+        let Some(leader) = self.leading else { return };
+        self.watch_transfer(now, effects);
+        self.consider_transfer(now, leader, effects);
+        if self.proposing.is_some_and(|proposing| {
+            proposing
+                .applied_as
+                .is_some_and(|id| self.applied.set_primary >= Some(id))
+        }) {
+            self.proposing = None;
+        }
+        if self.proposing.is_none() && now >= self.propose_at {
+            self.consider_proposal(now, leader, effects);
+        }
+    }
+
+    fn forget_old_transfers(&mut self, effects: &mut Vec<Effect>) {
+        if self
+            .transfer
+            .is_some_and(|transfer| self.leading != Some(transfer.leader))
+        {
+            self.transfer = None;
+        }
+        if self.leading.is_none() {
+            self.switchover = None;
+        }
+        // A silent leader speaks again once another term is known.
+        if self.heartbeats_off && self.transfer.is_none() {
+            self.heartbeats_off = false;
+            effects.push(Effect::Heartbeats(true));
+        }
+    }
+
+    /// Whether leadership was given away in the term that this node still leads.
+    pub(crate) fn gave_away(&self) -> bool {
+        self.transfer.is_some()
+    }
+
+    /// Whether a stopping node should wait with its server until somebody else leads.
+    pub(crate) fn must_hand_over(&self) -> bool {
+        self.leading.is_some() && !self.heartbeats_off && self.nearest(None).is_some()
+    }
+
+    /// A transfer that does not come about within two leases is tried with the next candidate
+    /// once; then this leader falls silent, since a leader cannot step down (second review, 3).
+    fn watch_transfer(&mut self, now: Tick, effects: &mut Vec<Effect>) {
+        let Some(transfer) = self.transfer else {
+            return;
+        };
+        if now < transfer.at + self.timing.lease * 2 || self.heartbeats_off {
+            return;
+        }
+        match self.nearest(Some(transfer.to)) {
+            Some(next) if !transfer.second => {
+                self.transfer = Some(Transfer {
+                    to: next.node,
+                    at: now,
+                    second: true,
+                    ..transfer
+                });
+                effects.push(Effect::Transfer {
+                    leader: transfer.leader,
+                    to: next.node,
+                });
+            }
+            _ => {
+                self.heartbeats_off = true;
+                effects.push(Effect::Heartbeats(false));
+            }
+        }
+    }
+
+    fn consider_transfer(&mut self, now: Tick, leader: LeaderId, effects: &mut Vec<Effect>) {
+        if self.transfer.is_some() {
+            return;
+        }
+        let ordered = self.stop_by.is_some() || self.switchover.is_some();
+        let to = match &self.phase {
+            // While writes end in good order, the epoch's own leader must still commit them.
+            Phase::Promoting { epoch, .. } if ordered && !self.is_over(*epoch) => None,
+            Phase::Primary { epoch }
+            | Phase::EndingWrites { epoch }
+            | Phase::EndingEpoch { epoch }
+                if !self.is_over(*epoch) =>
+            {
+                None
+            }
+            Phase::Promoting { advanced_at, .. } => {
+                // Only to a node that is strictly nearer than this one, which is not there yet.
+                let stalled = now >= *advanced_at + self.timing.promotion_stall;
+                self.nearest(None)
+                    .filter(|nearest| stalled && nearest.behind == 0)
+            }
+            Phase::Replica if !ordered && self.replica_healthy => None,
+            _ => self.nearest(None),
+        };
+        let to = match self.switchover {
+            Some(chosen) => to.map(|nearest| {
+                let healthy = self
+                    .peers
+                    .iter()
+                    .find(|peer| peer.node == chosen && peer.healthy);
+                healthy.copied().unwrap_or(nearest)
+            }),
+            None => to,
+        };
+        let Some(Candidate { node: to, .. }) = to else {
+            // Nobody is left to switch over to: this node goes on.
+            if self.nearest(None).is_none() {
+                self.switchover = None;
+            }
+            return;
+        };
+        let too_soon = self
+            .last_transfer_at
+            .is_some_and(|at| now < at + self.timing.transfer_interval);
+        if too_soon && !ordered {
+            return;
+        }
+        self.transfer = Some(Transfer {
+            leader,
+            to,
+            at: now,
+            second: false,
+        });
+        self.last_transfer_at = Some(now);
+        effects.push(Effect::Transfer { leader, to });
+    }
+
+    /// The healthy peer that is least behind.
+    fn nearest(&self, except: Option<NodeId>) -> Option<Candidate> {
+        let healthy = self
+            .peers
+            .iter()
+            .filter(|peer| peer.healthy && Some(peer.node) != except);
+        healthy.min_by_key(|peer| (peer.behind, peer.node)).copied()
+    }
+
+    fn consider_proposal(&mut self, now: Tick, leader: LeaderId, effects: &mut Vec<Effect>) {
+        let ended_the_old = self
+            .applied
+            .set_primary
+            .is_some_and(|id| id.leader == leader);
+        let current = self
+            .applied
+            .epoch
+            .filter(|(epoch, node)| *node == self.node && epoch.0.leader == leader);
+        let node = match (ended_the_old, current) {
+            // The first entry of every leader, whatever its server is (second review, 1).
+            (false, _) => None,
+            (true, Some((epoch, _))) => match self.phase {
+                Phase::Replica if self.over < Some(epoch) && !self.is_leaving() => {
+                    self.phase = Phase::Promoting {
+                        epoch,
+                        advanced_at: now,
+                    };
+                    self.start(Job::Promote { epoch }, effects);
+                    return;
+                }
+                // Its commits are being answered: their epoch lasts until they are.
+                Phase::Promoting { .. } | Phase::Primary { .. } => return,
+                Phase::EndingWrites { epoch: ending }
+                    if ending == epoch && self.over < Some(epoch) =>
+                {
+                    return;
+                }
+                _ => None,
+            },
+            (true, None) => {
+                let promotable = self.phase == Phase::Replica && self.replica_healthy;
+                if !promotable || self.is_leaving() {
+                    return;
+                }
+                Some(self.node)
+            }
+        };
+        self.proposing = Some(Proposing {
+            leader,
+            applied_as: None,
+        });
+        effects.push(Effect::Propose { leader, node });
+    }
+}

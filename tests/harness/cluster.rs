@@ -1,0 +1,300 @@
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use quorate_mysqld::{FileLock, machine_lock};
+use quorate_types::NodeId;
+use tokio::time::Instant;
+
+use crate::node_process::{NodeProcess, Ports, Signal};
+use crate::ports::free_ports;
+use crate::relay::{Links, Relay};
+use crate::sql::Sql;
+
+/// What a story may ask of its cluster.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub nodes: u64,
+    /// Further lines for every node's configuration, as whole TOML tables.
+    pub config: String,
+    pub buffer_pool: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { nodes: 3, config: String::new(), buffer_pool: "64M".to_owned() }
+    }
+}
+
+/// Nodes of the program under test, each with its mysqld, linked through relays.
+pub struct Cluster {
+    pub nodes: BTreeMap<NodeId, NodeProcess>,
+    pub links: Links,
+    pub dir: PathBuf,
+    // Last: the next story starts when all processes are gone.
+    _machine: FileLock,
+}
+
+impl Cluster {
+    /// Starts a new cluster, waits until it serves and every node is a healthy member, and makes
+    /// the database and user `app`.
+    ///
+    /// # Panics
+    /// If it does not come up, with the reason and where the logs are.
+    pub async fn start(story: &str, program: &str, options: Options) -> Self {
+        // One cluster at a time on a machine: their timings would be each other's noise.
+        let machine = tokio::task::spawn_blocking(machine_lock).await.expect("no panic").expect("lock the machine");
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/stories").join(story);
+        let dir = story_dir(dir);
+        let (nodes, links) = lay_out(&dir, program, &options).await;
+        let mut cluster = Self { nodes, links, dir, _machine: machine };
+        let first = *cluster.nodes.keys().next().expect("a cluster has nodes");
+        for (id, node) in &mut cluster.nodes {
+            node.start(*id == first);
+        }
+        cluster.wait_until_whole(Duration::from_secs(90)).await;
+        cluster.make_app().await;
+        cluster
+    }
+
+    async fn make_app(&self) {
+        let primary = self.primary().await.expect("a primary");
+        let mut sql = Sql::socket(&self.nodes[&primary].socket()).await.expect("root on the socket");
+        for statement in [
+            "CREATE DATABASE app",
+            "CREATE USER app@'%' IDENTIFIED BY 'app'",
+            "GRANT ALL ON app.* TO app@'%'",
+        ] {
+            sql.run_within(statement, Duration::from_secs(20)).await.expect(statement);
+        }
+    }
+
+    /// Waits until one node is primary and all others are healthy replicas that lag by nothing.
+    ///
+    /// # Panics
+    /// If that takes longer than the bound.
+    pub async fn wait_until_whole(&self, bound: Duration) {
+        let mut last = String::new();
+        let whole = wait_for(bound, async || {
+            let statuses = self.statuses().await;
+            last = format!("{statuses:#?}");
+            statuses.len() == self.nodes.len() && statuses.values().all(|status| is_whole(status, self.nodes.len()))
+        })
+        .await;
+        assert!(whole, "cluster in {} is not whole after {bound:?}: {last}", self.dir.display());
+    }
+
+    /// Every running node's `/api/status`.
+    pub async fn statuses(&self) -> BTreeMap<NodeId, serde_json::Value> {
+        let mut statuses = BTreeMap::new();
+        for (id, node) in &self.nodes {
+            if let Some(status) = http_json(node.ports.http, "/api/status").await {
+                statuses.insert(*id, status);
+            }
+        }
+        statuses
+    }
+
+    /// The node that calls itself primary, if there is one.
+    pub async fn primary(&self) -> Option<NodeId> {
+        for (id, status) in self.statuses().await {
+            let own = status["nodes"].as_array()?.iter().find(|node| node["id"] == id.0)?;
+            if own["role"] == "primary" {
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// # Panics
+    /// If there is no primary within the bound.
+    pub async fn wait_for_primary(&self, bound: Duration) -> NodeId {
+        let mut primary = None;
+        wait_for(bound, async || {
+            primary = self.primary().await;
+            primary.is_some()
+        })
+        .await;
+        primary.expect("a primary within the bound")
+    }
+
+    #[must_use]
+    pub fn node(&self, id: NodeId) -> &NodeProcess {
+        &self.nodes[&id]
+    }
+
+    /// # Panics
+    /// If there is no such node.
+    pub fn node_mut(&mut self, id: NodeId) -> &mut NodeProcess {
+        self.nodes.get_mut(&id).expect("a node of the cluster")
+    }
+
+    #[must_use]
+    pub fn others(&self, id: NodeId) -> Vec<NodeId> {
+        self.nodes.keys().copied().filter(|other| *other != id).collect()
+    }
+
+    #[must_use]
+    pub fn sockets(&self) -> Vec<PathBuf> {
+        self.nodes.values().map(NodeProcess::socket).collect()
+    }
+
+    /// Lines of the nodes' logs at WARN or ERROR that none of `expected` is part of.
+    ///
+    /// # Panics
+    /// If a log cannot be read.
+    #[must_use]
+    pub fn unexpected_log_lines(&self, expected: &[&str]) -> Vec<String> {
+        let mut found = Vec::new();
+        for node in self.nodes.values() {
+            let log = std::fs::read(node.log()).expect("read log");
+            for line in String::from_utf8_lossy(&log).lines() {
+                let loud = line.contains(" ERROR ") || line.contains(" WARN ");
+                if loud && !expected.iter().any(|text| line.contains(text)) {
+                    found.push(format!("node {}: {line}", node.id));
+                }
+            }
+        }
+        found
+    }
+
+    /// Ends every node in good order; the folder stays.
+    pub async fn stop(mut self) {
+        for node in self.nodes.values() {
+            if node.pid().is_some() {
+                node.signal(Signal::TERM);
+            }
+        }
+        for node in self.nodes.values_mut() {
+            node.exited(Duration::from_secs(30)).await;
+        }
+    }
+}
+
+/// Polls until the condition holds; false if it does not within the bound.
+pub async fn wait_for(bound: Duration, mut condition: impl AsyncFnMut() -> bool) -> bool {
+    let deadline = Instant::now() + bound;
+    loop {
+        if condition().await {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn is_whole(status: &serde_json::Value, nodes: usize) -> bool {
+    let Some(list) = status["nodes"].as_array() else { return false };
+    let roles = |role: &str| list.iter().filter(|node| node["role"] == role).count();
+    let fit = |node: &serde_json::Value| node["healthy"] == true && node["raft"] != "learner";
+    list.len() == nodes
+        && list.iter().all(fit)
+        && roles("primary") == 1
+        && roles("replica") == nodes - 1
+        && !status["primary"].is_null()
+}
+
+/// A fresh folder for the story; the one of its last run is removed.
+fn story_dir(dir: PathBuf) -> PathBuf {
+    if dir.exists() {
+        std::fs::remove_dir_all(&dir).expect("remove the last run's folder");
+    }
+    std::fs::create_dir_all(&dir).expect("make the story's folder");
+    dir.canonicalize().expect("the folder exists")
+}
+
+async fn lay_out(dir: &Path, program: &str, options: &Options) -> (BTreeMap<NodeId, NodeProcess>, Links) {
+    let ids: Vec<NodeId> = (1..=options.nodes).map(NodeId).collect();
+    let pairs = ids.len() * (ids.len() - 1);
+    let mut free = free_ports(ids.len() * Ports::COUNT + pairs * 2).into_iter();
+    let mut ports = BTreeMap::new();
+    for id in &ids {
+        let own: Vec<u16> = free.by_ref().take(Ports::COUNT).collect();
+        ports.insert(*id, Ports::new(&own));
+    }
+    let mut relays = BTreeMap::new();
+    for from in &ids {
+        for to in ids.iter().filter(|to| *to != from) {
+            let grpc = Relay::start(free.next().expect("enough ports"), ports[to].grpc).await;
+            let gate = Relay::start(free.next().expect("enough ports"), ports[to].gate).await;
+            relays.insert((*from, *to), vec![grpc, gate]);
+        }
+    }
+    let secrets = dir.join("secrets.toml");
+    quorate_node::config::Secrets::generate().save(&secrets).expect("write secrets");
+    let mut nodes = BTreeMap::new();
+    for id in &ids {
+        let node_dir = dir.join(format!("n{id}"));
+        std::fs::create_dir_all(&node_dir).expect("make the node's folder");
+        let config = config(*id, &node_dir, &secrets, &ports, &relays, options);
+        std::fs::write(node_dir.join("node.toml"), config).expect("write configuration");
+        nodes.insert(*id, NodeProcess::new(*id, node_dir, ports[id], PathBuf::from(program)));
+    }
+    (nodes, Links::new(relays))
+}
+
+fn config(
+    id: NodeId,
+    dir: &Path,
+    secrets: &Path,
+    ports: &BTreeMap<NodeId, Ports>,
+    relays: &BTreeMap<(NodeId, NodeId), Vec<Relay>>,
+    options: &Options,
+) -> String {
+    let own = &ports[&id];
+    let mut text = format!(
+        "node = {id}\ndir = {dir:?}\nsecrets = {secrets:?}\n\n[listen]\n\
+         read_write = \"127.0.0.1:{}\"\nread_only = \"127.0.0.1:{}\"\nfeed = \"127.0.0.1:{}\"\n\
+         grpc = \"127.0.0.1:{}\"\nhttp = \"127.0.0.1:{}\"\ngate = \"127.0.0.1:{}\"\n\n\
+         [mysqld]\nport = {}\nbuffer_pool = \"{}\"\n",
+        own.read_write, own.read_only, own.feed, own.grpc, own.http, own.gate, own.mysql, options.buffer_pool,
+    );
+    for (peer, theirs) in ports.iter().filter(|(peer, _)| **peer != id) {
+        let [grpc, gate] = &relays[&(id, *peer)][..] else { panic!("two relays a link") };
+        write!(
+            text,
+            "\n[peers.{peer}]\ngrpc = \"127.0.0.1:{}\"\ngate = \"127.0.0.1:{}\"\n\
+             dial = {{ grpc = \"127.0.0.1:{}\", gate = \"127.0.0.1:{}\" }}\n",
+            theirs.grpc, theirs.gate, grpc.port(), gate.port(),
+        )
+        .expect("a string takes everything");
+    }
+    text.push('\n');
+    text.push_str(&options.config);
+    text
+}
+
+/// One GET without a client library: the answer's body as JSON, if there is one in a second.
+async fn http_json(port: u16, path: &str) -> Option<serde_json::Value> {
+    let body = http_get(port, path).await?;
+    serde_json::from_str(&body).ok()
+}
+
+pub(crate) async fn http_get(port: u16, path: &str) -> Option<String> {
+    use quorate_net::{Endpoint, Net, TokioNet};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let exchange = async {
+        let mut io = TokioNet.connect(&Endpoint::Tcp(format!("127.0.0.1:{port}"))).await.ok()?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        io.write_all(request.as_bytes()).await.ok()?;
+        let mut answer = String::new();
+        io.read_to_string(&mut answer).await.ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        // Small answers come with a length; a chunked one is put together here.
+        if !head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
+            return Some(body.to_owned());
+        }
+        let mut whole = String::new();
+        let mut rest = body;
+        while let Some((size, after)) = rest.split_once("\r\n") {
+            let size = usize::from_str_radix(size.trim(), 16).ok()?;
+            whole.push_str(after.get(..size)?);
+            rest = after.get(size + 2..).unwrap_or("");
+        }
+        Some(whole)
+    };
+    tokio::time::timeout(Duration::from_secs(1), exchange).await.ok()?
+}

@@ -1,0 +1,23 @@
+//! What the stories in this package stand on: a cluster of real processes on real mysqlds, whose
+//! peer links go through relays that can cut, hold and delay.
+//!
+//! # Invariants
+//! - Everything that was started is stopped, by the id it was started with.
+//! - Only loopback is used; ports are free ones.
+//! - A failed story leaves its folder (logs, configurations, data) where its message says.
+
+mod cluster;
+mod equality;
+mod node_process;
+mod ports;
+mod relay;
+mod sql;
+mod writer;
+
+pub use cluster::{Cluster, Options, wait_for};
+pub use equality::{assert_servers_equal, fingerprint};
+pub use node_process::{NodeProcess, Signal};
+pub use ports::free_ports;
+pub use relay::{Flow, Links, Relay};
+pub use sql::{Sql, SqlError};
+pub use writer::{Outcomes, Reader, Writer};

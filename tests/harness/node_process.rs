@@ -1,0 +1,161 @@
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use quorate_types::NodeId;
+use rustix::process::{Pid, kill_process};
+
+pub use rustix::process::Signal;
+
+/// One node: its folder, its ports, and its process while there is one.
+#[derive(Debug)]
+pub struct NodeProcess {
+    pub id: NodeId,
+    pub dir: PathBuf,
+    pub ports: Ports,
+    program: PathBuf,
+    child: Option<Child>,
+}
+
+/// DESIGN 9's ports of one node.
+#[derive(Clone, Copy, Debug)]
+pub struct Ports {
+    pub read_write: u16,
+    pub read_only: u16,
+    pub feed: u16,
+    pub grpc: u16,
+    pub http: u16,
+    pub mysql: u16,
+    pub gate: u16,
+}
+
+impl Ports {
+    pub const COUNT: usize = 7;
+
+    #[must_use]
+    pub fn new(ports: &[u16]) -> Self {
+        let [read_write, read_only, feed, grpc, http, mysql, gate] = *ports else {
+            panic!("a node has {} ports", Self::COUNT)
+        };
+        Self { read_write, read_only, feed, grpc, http, mysql, gate }
+    }
+}
+
+impl NodeProcess {
+    #[must_use]
+    pub fn new(id: NodeId, dir: PathBuf, ports: Ports, program: PathBuf) -> Self {
+        Self { id, dir, ports, program, child: None }
+    }
+
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.dir.join("node.toml")
+    }
+
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join("mysql.sock")
+    }
+
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.dir.join("quorate.log")
+    }
+
+    /// Starts the sidecar.
+    ///
+    /// # Panics
+    /// If it runs, or cannot be started.
+    pub fn start(&mut self, bootstrap: bool) {
+        assert!(self.child.is_none(), "node {} runs", self.id);
+        let log = OpenOptions::new().create(true).append(true).open(self.log()).expect("open log");
+        let mut command = Command::new(&self.program);
+        command.arg("node").arg("--config").arg(self.config());
+        if bootstrap {
+            command.arg("--bootstrap");
+        }
+        let output = |log: &File| Stdio::from(log.try_clone().expect("a second handle"));
+        command.stdin(Stdio::null()).stdout(output(&log)).stderr(output(&log));
+        self.child = Some(command.spawn().expect("start the program under test"));
+    }
+
+    /// The sidecar's process id, while it was started and not reaped.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// The server's process id, from its pid file.
+    #[must_use]
+    pub fn mysqld_pid(&self) -> Option<u32> {
+        let pid = std::fs::read_to_string(self.dir.join("mysqld.pid")).ok()?.trim().parse().ok()?;
+        // The file outlives the process: make sure that the id is still this server's.
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let command = String::from_utf8_lossy(&command).into_owned();
+        command.contains(self.dir.to_str()?).then_some(pid)
+    }
+
+    /// Sends a signal to the sidecar.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn signal(&self, signal: Signal) {
+        let pid = self.pid().expect("the sidecar runs");
+        signal_pid(pid, signal);
+    }
+
+    /// Sends a signal to the server.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn signal_mysqld(&self, signal: Signal) {
+        signal_pid(self.mysqld_pid().expect("mysqld runs"), signal);
+    }
+
+    /// kill -9 of the sidecar, reaped before this returns.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Waits for the sidecar to end by itself; whether it did so with success.
+    pub async fn exited(&mut self, bound: Duration) -> Option<bool> {
+        let deadline = tokio::time::Instant::now() + bound;
+        loop {
+            let status = self.child.as_mut()?.try_wait().expect("wait for a child");
+            if let Some(status) = status {
+                self.child = None;
+                return Some(status.success());
+            }
+            if tokio::time::Instant::now() > deadline {
+                return None;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Whether the folder belongs to this node: guards whatever deletes below it.
+    #[must_use]
+    pub fn owns(&self, path: &Path) -> bool {
+        path.starts_with(&self.dir)
+    }
+}
+
+fn signal_pid(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(pid.cast_signed()).expect("a process id");
+    // It may be gone already, which is what a kill wants.
+    let _ = kill_process(pid, signal);
+}
+
+impl Drop for NodeProcess {
+    fn drop(&mut self) {
+        // A stopped process acts on SIGKILL too.
+        self.kill();
+        if let Some(pid) = self.mysqld_pid() {
+            signal_pid(pid, Signal::KILL);
+        }
+    }
+}

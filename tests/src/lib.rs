@@ -1,1 +1,0 @@
-//! quorate-tests
