@@ -1,5 +1,6 @@
 //! What can be said on the command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
@@ -25,6 +26,13 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Members(MembersCommand),
     Certs(CertsArgs),
+    /// Become a server process. For the sidecar itself.
+    #[command(hide = true, name = quorate_mysqld::EXEC_SERVER)]
+    ExecServer {
+        /// The server's lock, program and options.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
 }
 
 /// Run a whole cluster on this machine, until Ctrl-C.

@@ -16,9 +16,15 @@ mod switchover;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Parser;
 
 use args::{Args, Command, MembersCommand};
+
+/// The whole program: what `main` of every binary that is the product calls.
+pub fn main() -> ExitCode {
+    run(std::env::args_os())
+}
 
 /// Runs the command that `args` (the program's name first) ask for. Errors are printed.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -43,6 +49,9 @@ fn execute(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Node(args) => node::run(&args),
         Command::Certs(args) => certs::run(&args),
+        Command::ExecServer { words } => {
+            Err(quorate_mysqld::exec_server(words)).context("become the server")
+        }
         Command::Demo(args) => block_on(demo::run(args)),
         Command::Status(args) => block_on(status::run(args)),
         Command::Switchover(args) => block_on(switchover::run(&args)),

@@ -1,5 +1,5 @@
 //! The program: see the crate's library.
 
 fn main() -> std::process::ExitCode {
-    quorate::run(std::env::args_os())
+    quorate::main()
 }

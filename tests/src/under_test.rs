@@ -1,3 +1,0 @@
-fn main() -> std::process::ExitCode {
-    quorate::run(std::env::args_os())
-}
