@@ -89,6 +89,10 @@ impl<N: Net, H: Host> JobContext<N, H> {
         }
     }
 
+    fn accepted(&self) -> Arc<quorate_types::GtidSet> {
+        self.consensus.applied_state().borrow().accepted.clone()
+    }
+
     fn doing(&self, what: &str) {
         tracing::info!("{what}");
         self.doing.send_replace(what.to_owned());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use quorate_consensus::Consensus;
+use quorate_consensus::{Consensus, Lease};
 use quorate_net::Net;
 use quorate_proxy::RoleWatch;
 use quorate_types::{ClusterView, Epoch};
@@ -18,6 +18,7 @@ const LEASE_LOOK: Duration = Duration::from_millis(10);
 #[derive(Clone)]
 pub(crate) struct Roles {
     consensus: Consensus,
+    lease: Arc<Lease>,
     view: watch::Sender<Arc<ClusterView>>,
     /// The epoch for which role control opened the gate.
     open: watch::Sender<Option<Epoch>>,
@@ -29,6 +30,7 @@ pub(crate) struct Roles {
 impl Roles {
     pub(crate) fn new(consensus: Consensus) -> Self {
         Self {
+            lease: consensus.lease(),
             consensus,
             view: watch::Sender::default(),
             open: watch::Sender::default(),
@@ -63,8 +65,8 @@ impl Roles {
     }
 
     pub(crate) fn lease_holds(&self, now: Duration) -> bool {
-        let leading = self.consensus.view().borrow().leading;
-        leading.is_some_and(|leader| self.consensus.lease_is_valid(leader, now))
+        let view = self.consensus.view().borrow().clone();
+        view.is_leader && view.leader.is_some_and(|leader| self.lease.is_valid(leader, now))
     }
 
     /// Closes what a lease that ended leaves open, and opens it again if the lease comes back.
@@ -87,7 +89,7 @@ impl Roles {
         // Looked at together: an order to close must not be overtaken by a look begun before it.
         self.serving.send_if_modified(|serving| {
             let open = *self.open.borrow();
-            let next = open.filter(|epoch| self.consensus.lease_is_valid(epoch.0.leader, now));
+            let next = open.filter(|epoch| self.lease.is_valid(epoch.0.leader, now));
             std::mem::replace(serving, next) != next
         });
     }
@@ -103,7 +105,7 @@ impl RoleWatch for Roles {
     }
 
     fn may_serve(&self, epoch: Epoch, now: Duration) -> bool {
-        *self.open.borrow() == Some(epoch) && self.consensus.lease_is_valid(epoch.0.leader, now)
+        *self.open.borrow() == Some(epoch) && self.lease.is_valid(epoch.0.leader, now)
     }
 
     fn may_serve_reads(&self) -> bool {

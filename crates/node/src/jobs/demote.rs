@@ -40,7 +40,7 @@ impl<N: Net, H: Host> JobContext<N, H> {
     pub(super) async fn demote(&self, server: &mut ServerState<H>) -> Result<(), JobError> {
         self.doing("becoming a replica");
         let feed = self.feed.clone();
-        let accepted = self.consensus.accepted();
+        let accepted = self.accepted();
         let revert = async {
             let session = server.session(&self.net).await?;
             within(&session.gtid_executed().await?, &accepted)?;

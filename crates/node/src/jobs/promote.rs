@@ -29,7 +29,7 @@ impl<N: Net, H: Host> JobContext<N, H> {
     ) -> Result<(), JobError> {
         self.still_ours(epoch)?;
         // Nothing is accepted in this epoch before capture proposes, so the set stands still.
-        let accepted = self.consensus.accepted();
+        let accepted = self.accepted();
         self.doing("waiting for replication to catch up");
         let net = self.net.clone();
         self.catch_up(server.session(&net).await?, id, &accepted).await?;
@@ -117,8 +117,9 @@ impl<N: Net, H: Host> JobContext<N, H> {
     }
 
     fn still_ours(&self, epoch: Epoch) -> Result<(), JobError> {
-        let leading = self.consensus.view().borrow().leading == Some(epoch.0.leader);
-        let current = self.consensus.applied().borrow().epoch.is_some_and(|(now, _)| now == epoch);
+        let view = self.consensus.view();
+        let leading = view.borrow().is_leader && view.borrow().leader == Some(epoch.0.leader);
+        let current = self.consensus.applied_state().borrow().epoch == Some(epoch);
         if leading && current { Ok(()) } else { Err(JobError::EpochOver) }
     }
 

@@ -6,7 +6,7 @@ use quorate_types::{ClusterId, Epoch};
 use tokio::time::timeout;
 
 use super::{JobContext, JobError};
-use crate::server::{Running, ServerState};
+use crate::server::{Running, ServerState, chain};
 
 /// A server that is adopted answers within this, or is killed (DESIGN 4).
 const ADOPT_MAX: Duration = Duration::from_secs(2);
@@ -108,9 +108,14 @@ impl<N: Net, H: Host> JobContext<N, H> {
         self.doing("waiting for the log to tell what is accepted");
         self.settle(marker.last_epoch).await;
         self.doing("reading the binlog");
-        let label = format!("{}-{}", self.consensus.applied().borrow().index, self.start_counter);
-        let index = self.consensus.accepted_index();
-        match cut_tail(&server.host, label, crate::adapters::Index(index)).await? {
+        let label = format!("{}-{}", self.consensus.applied_state().borrow().index(), self.start_counter);
+        let index = crate::adapters::Index {
+            accepted: self.accepted(),
+            checksums: self.consensus.accepted_log().checksums().await.map_err(|error| {
+                JobError::Failed(format!("read the index of accepted transactions: {}", chain(&error)))
+            })?,
+        };
+        match cut_tail(&server.host, label, index).await? {
             Repaired::MustClone(reason) => Err(JobError::MustClone(reason.to_string())),
             Repaired::MayStart(report) => {
                 server.host.write_marker(&Marker { start_counter: self.start_counter, ..marker })?;
@@ -126,7 +131,7 @@ impl<N: Net, H: Host> JobContext<N, H> {
             tracing::debug!(error = &error as &dyn std::error::Error, "no read index yet");
             tokio::time::sleep(BARRIER_RETRY).await;
         }
-        let mut applied = self.consensus.applied();
+        let mut applied = self.consensus.applied_state();
         let ended = |set_primary: Option<quorate_types::LogId>| match last_epoch {
             Some(epoch) => set_primary > Some(epoch.0),
             None => true,
@@ -157,7 +162,7 @@ impl<N: Net, H: Host> JobContext<N, H> {
         let identity = session.identity().await?;
         let executed = session.gtid_executed().await?;
         self.settle(None).await;
-        let errant = executed.difference(&self.consensus.accepted()).difference(&report.inert);
+        let errant = executed.difference(&self.accepted()).difference(&report.inert);
         if !errant.is_empty() {
             return Err(JobError::MustClone(format!("it has transactions that were never accepted: {errant}")));
         }

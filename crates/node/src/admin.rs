@@ -1,0 +1,162 @@
+//! The admin service: what nodes and people ask over gRPC.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_consensus::Consensus;
+use quorate_proxy::RoleWatch;
+use quorate_role::Input;
+use quorate_types::{ClusterId, Member, Members, NodeId, Role};
+use quorate_wire::v1::admin_server::Admin;
+use quorate_wire::v1::{
+    JoinReply, JoinRequest, LeaderHint, MembersReply, MembersRequest, NodeStatusReply, NodeStatusRequest,
+    StatusReply, StatusRequest, SwitchoverReply, SwitchoverRequest,
+};
+use quorate_wire::NodeReport;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+use tonic::{Request, Response, Status};
+
+use crate::membership::{JoinError, Membership};
+use crate::roles::Roles;
+
+/// How long a switchover may take until the new primary serves.
+const SWITCHOVER_MAX: Duration = Duration::from_secs(20);
+/// A node's own description of itself, made when it is asked for.
+pub(crate) type OwnReport = Arc<dyn Fn() -> NodeReport + Send + Sync>;
+/// Passes a switchover on to the node that leads.
+pub(crate) type Forward = Arc<dyn Fn(NodeId) -> Option<crate::node::AdminChannel> + Send + Sync>;
+
+pub(crate) struct AdminService {
+    pub(crate) node: NodeId,
+    pub(crate) cluster: ClusterId,
+    pub(crate) consensus: Consensus,
+    pub(crate) roles: Roles,
+    pub(crate) membership: Arc<Membership>,
+    pub(crate) own_report: OwnReport,
+    pub(crate) inputs: mpsc::Sender<Input>,
+    pub(crate) forward: Forward,
+    pub(crate) addresses: BTreeMap<NodeId, String>,
+}
+
+impl AdminService {
+    fn leader(&self) -> Option<NodeId> {
+        self.consensus.view().borrow().leader.map(|leader| leader.node)
+    }
+
+    fn hint(&self) -> Option<LeaderHint> {
+        let node = self.leader()?;
+        Some(LeaderHint { node: node.0, address: self.addresses.get(&node).cloned().unwrap_or_default() })
+    }
+
+    fn refuse(&self, reason: String) -> Response<SwitchoverReply> {
+        Response::new(SwitchoverReply { reason, leader: self.hint(), ..SwitchoverReply::default() })
+    }
+
+    /// The node to switch to: the one asked for, else the healthy replica that is nearest.
+    fn choose(&self, to: Option<u64>) -> Result<NodeId, String> {
+        let view = self.roles.view().borrow().clone();
+        let fit = |role: Role, healthy: bool| role == Role::Replica && healthy;
+        if let Some(to) = to.map(NodeId) {
+            let Some(node) = view.nodes.get(&to) else {
+                return Err(format!("there is no node {to}"));
+            };
+            if node.role == Role::Primary {
+                return Err(format!("node {to} is the primary already"));
+            }
+            if !fit(node.role, node.healthy) {
+                return Err(format!("node {to} is no healthy replica: {} {}", node.role, node.message));
+            }
+            return Ok(to);
+        }
+        let replicas = view.nodes.iter().filter(|(_, node)| fit(node.role, node.healthy));
+        let nearest = replicas.min_by_key(|(id, node)| (node.lag_transactions, **id));
+        nearest.map(|(id, _)| *id).ok_or_else(|| "there is no healthy replica".to_owned())
+    }
+
+    async fn switch(&self, to: NodeId) -> Response<SwitchoverReply> {
+        let mut view: watch::Receiver<_> = self.roles.view();
+        if self.inputs.send(Input::Switchover { to }).await.is_err() {
+            return self.refuse("the node is stopping".to_owned());
+        }
+        let serves = |view: &Arc<quorate_types::ClusterView>| {
+            view.primary == Some(to) && view.nodes.get(&to).is_some_and(|node| node.role == Role::Primary)
+        };
+        let done = match timeout(SWITCHOVER_MAX, view.wait_for(serves)).await {
+            Ok(Ok(view)) => Some(view.epoch),
+            _ => None,
+        };
+        match done {
+            Some(epoch) => Response::new(SwitchoverReply {
+                accepted: true,
+                primary: Some(to.0),
+                epoch: epoch.map(Into::into),
+                leader: self.hint(),
+                ..SwitchoverReply::default()
+            }),
+            None => self.refuse(format!("node {to} did not become primary within {SWITCHOVER_MAX:?}")),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Admin for AdminService {
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
+        let view = self.roles.view().borrow().clone();
+        Ok(Response::new(quorate_wire::status_reply(self.node, &view)))
+    }
+
+    async fn node_status(&self, _: Request<NodeStatusRequest>) -> Result<Response<NodeStatusReply>, Status> {
+        Ok(Response::new((&(self.own_report)()).into()))
+    }
+
+    async fn switchover(
+        &self,
+        request: Request<SwitchoverRequest>,
+    ) -> Result<Response<SwitchoverReply>, Status> {
+        let request = request.into_inner();
+        let Some(leader) = self.leader() else {
+            return Ok(self.refuse("no node leads now".to_owned()));
+        };
+        if leader != self.node {
+            let Some(mut client) = (self.forward)(leader) else {
+                return Ok(self.refuse(format!("node {leader} leads and is not known here")));
+            };
+            return client.switchover(request).await;
+        }
+        match self.choose(request.to) {
+            Ok(to) => Ok(self.switch(to).await),
+            Err(reason) => Ok(self.refuse(reason)),
+        }
+    }
+
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {
+        let request = request.into_inner();
+        let reply = |accepted, reason: String| JoinReply {
+            accepted,
+            reason,
+            leader: self.hint(),
+            cluster_id: Some(self.cluster.0),
+        };
+        if request.cluster_id.is_some_and(|id| id != self.cluster.0) {
+            let reason = format!("this is cluster {}", self.cluster);
+            return Ok(Response::new(reply(false, reason)));
+        }
+        let wire = request.member.ok_or_else(|| Status::invalid_argument("no member"))?;
+        let (node, member): (NodeId, Member) =
+            wire.try_into().map_err(|error: quorate_wire::DecodeError| Status::invalid_argument(error.to_string()))?;
+        let joined = self.membership.join(node, member).await;
+        Ok(Response::new(match joined {
+            Ok(()) => reply(true, String::new()),
+            Err(JoinError::NotLeader) => reply(false, "this node does not lead".to_owned()),
+            Err(error) => reply(false, crate::server::chain(&error)),
+        }))
+    }
+
+    async fn members(&self, _: Request<MembersRequest>) -> Result<Response<MembersReply>, Status> {
+        let members: Arc<Members> = self.consensus.applied_state().borrow().members.clone();
+        let list = quorate_wire::v1::MemberList::from(&*members);
+        Ok(Response::new(MembersReply { members: list.members }))
+    }
+}

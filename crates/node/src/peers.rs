@@ -1,0 +1,76 @@
+//! What the other nodes say of themselves, asked again and again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use quorate_net::{BoxIo, Endpoint, Net, Tls, node_server_name};
+use quorate_types::NodeId;
+use quorate_wire::NodeReport;
+use quorate_wire::v1::NodeStatusRequest;
+use quorate_wire::v1::admin_client::AdminClient;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+use tonic::transport::Channel;
+
+/// Between two questions to a peer.
+const ASK: Duration = Duration::from_millis(100);
+/// A peer that does not answer within this is asked again.
+const ANSWER_MAX: Duration = Duration::from_millis(500);
+/// A report older than this says nothing any more.
+pub(crate) const REPORT_MAX: Duration = Duration::from_secs(2);
+
+/// What a peer said last, and when.
+pub(crate) type Reports = BTreeMap<NodeId, (NodeReport, Instant)>;
+
+/// A client of a node's admin service; it connects when it is used.
+pub(crate) fn admin_client<N: Net>(
+    net: &N,
+    tls: Option<&Tls>,
+    node: NodeId,
+    endpoint: &Endpoint,
+) -> AdminClient<Channel> {
+    let (net, tls, endpoint) = (net.clone(), tls.cloned(), endpoint.clone());
+    let connect = tower::service_fn(move |_: http::Uri| {
+        let (net, tls, endpoint) = (net.clone(), tls.clone(), endpoint.clone());
+        async move {
+            let io: BoxIo = net.connect(&endpoint).await?;
+            let io = match tls {
+                Some(tls) => tls.connect(io, &node_server_name(node)).await?,
+                None => io,
+            };
+            Ok::<_, std::io::Error>(TokioIo::new(io))
+        }
+    });
+    let channel = tonic::transport::Endpoint::from_static("http://quorate")
+        .connect_timeout(ANSWER_MAX)
+        .connect_with_connector_lazy(connect);
+    AdminClient::new(channel)
+}
+
+/// Asks one peer for as long as it is polled.
+pub(crate) async fn ask_peer(
+    node: NodeId,
+    mut client: AdminClient<Channel>,
+    reports: Arc<watch::Sender<Reports>>,
+) {
+    let mut ask = tokio::time::interval(ASK);
+    ask.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ask.tick().await;
+        let answer = timeout(ANSWER_MAX, client.node_status(NodeStatusRequest {})).await;
+        let Ok(Ok(answer)) = answer else { continue };
+        match NodeReport::try_from(answer.into_inner()) {
+            Ok(report) if report.node == node => {
+                reports.send_modify(|reports| {
+                    reports.insert(node, (report, Instant::now()));
+                });
+            }
+            Ok(report) => {
+                tracing::warn!(peer = %node, says = %report.node, "a peer's address answers as another node");
+            }
+            Err(error) => tracing::debug!(peer = %node, %error, "a peer's report is not understood"),
+        }
+    }
+}
