@@ -1,10 +1,36 @@
-//! One node put together: configuration, wiring, and what it shows of itself over HTTP.
+//! One node put together: configuration, wiring, admin service, HTTP, and the jobs that carry out
+//! what role control decides. Generic over network, server and disk, so that the simulation runs it.
 //!
 //! # Invariants
 //! - A configuration that loaded was checked as a whole: nothing later finds a port that may not be
 //!   open to the network, or timings that cannot elect a leader.
 //! - Nothing here prints a [`quorate_types::Secret`].
+//! - mysqld is touched by jobs only, one at a time, and never before the gate is closed.
+//! - `super_read_only` goes off only after the marker file names the epoch, synced.
 
+mod adapters;
+mod admin;
+mod cluster_id;
 pub mod config;
+mod driver;
 pub mod http;
+mod identity;
+mod jobs;
+mod joining;
+mod membership;
+mod node;
+mod parts;
+mod peers;
+mod random;
+mod recent;
+mod roles;
+mod server;
+mod status;
 pub mod telemetry;
+mod watchers;
+mod wiring;
+
+pub use cluster_id::BootstrapError;
+pub use identity::{Identity, IdentityError};
+pub use node::{Node, StartError};
+pub use parts::{OpenLog, Parts};

@@ -1,5 +1,8 @@
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use quorate_consensus::Exec;
-use quorate_mysqld::Host;
+use quorate_mysqld::{Host, Settings};
 use quorate_net::Net;
 use quorate_storage::LogDisk;
 
@@ -18,4 +21,12 @@ pub struct Parts<N: Net, H: Host, D: LogDisk> {
     pub raft: tokio::runtime::Handle,
     /// Randomness of this node (scrambles, ids): from the system, or from the simulation's seed.
     pub seed: u64,
+    /// What the server is started with.
+    pub settings: Settings,
+    /// What the feed says that it is: the version of the group's servers.
+    pub server_version: String,
+    /// Milliseconds since 1970, for people only.
+    pub wall_clock: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// A file to write on the server's disk, to see whether the disk answers.
+    pub disk_probe: Option<PathBuf>,
 }

@@ -1,0 +1,287 @@
+//! One node put together.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+use quorate_consensus::{Consensus, ConsensusConfig, FatalError, Timings};
+use quorate_mysqld::{Host, Settings};
+use quorate_net::{Listener, Net, Tls, TlsError, require_tls_or_loopback};
+use quorate_role::Input;
+use quorate_storage::LogDisk;
+use quorate_types::{ClusterId, ClusterView, NodeId};
+use quorate_wire::v1::admin_client::AdminClient;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::cluster_id::{self, BootstrapError};
+use crate::config::{Config, Secrets};
+use crate::identity::{Identity, IdentityError};
+use crate::parts::Parts;
+use crate::random::Random;
+use crate::wiring;
+
+pub(crate) type AdminChannel = AdminClient<tonic::transport::Channel>;
+
+/// Inputs of role control on their way; it takes them as fast as they come.
+const INPUTS: usize = 256;
+
+/// Why a node could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("load certificates")]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Exposed(#[from] quorate_net::ExposedListener),
+    #[error("open the Raft log")]
+    Log(#[source] quorate_storage::Error),
+    #[error("read who this node is")]
+    Identity(#[from] IdentityError),
+    #[error("listen for {name}")]
+    Listen { name: &'static str, source: std::io::Error },
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+    #[error("start Raft")]
+    Consensus(#[from] quorate_consensus::StartError),
+    #[error("make a new cluster")]
+    Initialize(#[from] quorate_consensus::ChangeError),
+    #[error("write {}", file.display())]
+    PidFile { file: PathBuf, source: std::io::Error },
+    #[error("Raft's own threads ended")]
+    RaftRuntime,
+}
+
+/// A node that runs.
+pub struct Node {
+    inputs: mpsc::Sender<Input>,
+    stopped: watch::Receiver<bool>,
+    fatal: watch::Receiver<Option<FatalError>>,
+    view: watch::Receiver<Arc<ClusterView>>,
+    consensus: Consensus,
+    tasks: JoinSet<()>,
+    raft: tokio::runtime::Handle,
+    pid_file: PathBuf,
+}
+
+/// The listeners, bound before anything else is done: a port in use is the first thing to say.
+pub(crate) struct Listeners {
+    pub(crate) read_write: Listener,
+    pub(crate) read_only: Listener,
+    pub(crate) feed: Listener,
+    pub(crate) http: Listener,
+    pub(crate) gate: Listener,
+    pub(crate) grpc: Listener,
+}
+
+/// What the wiring needs, once the node knows its cluster.
+pub(crate) struct Known<N: Net, H: Host> {
+    pub(crate) config: Arc<Config>,
+    pub(crate) secrets: Secrets,
+    pub(crate) tls: Option<Tls>,
+    pub(crate) net: N,
+    pub(crate) host: H,
+    pub(crate) identity: Identity,
+    pub(crate) cluster: ClusterId,
+    pub(crate) settings: Settings,
+    pub(crate) server_version: String,
+    pub(crate) random: Random,
+    pub(crate) wall_clock: Arc<dyn Fn() -> u64 + Send + Sync>,
+    pub(crate) disk_probe: Option<PathBuf>,
+}
+
+impl Node {
+    /// Starts everything; returns when the node answers its ports. It may take a while until its
+    /// cluster is known, and its server runs later still.
+    ///
+    /// # Errors
+    /// If the node must not or cannot start as it is configured.
+    pub async fn start<N: Net, H: Host, D: LogDisk>(
+        config: Config,
+        secrets: Secrets,
+        parts: Parts<N, H, D>,
+        bootstrap: bool,
+    ) -> Result<Self, StartError> {
+        let tls = config.tls.as_ref().map(|tls| Tls::load(&tls.ca, &tls.cert, &tls.key)).transpose()?;
+        let listen = &config.listen;
+        let closed = [
+            ("feed", &listen.feed),
+            ("grpc", &listen.grpc),
+            ("http", &listen.http),
+            ("gate", &listen.gate),
+        ];
+        require_tls_or_loopback(&closed, tls.as_ref())?;
+        let mut random = Random::new(parts.seed);
+        let mut disk = (parts.open_log)().map_err(StartError::Log)?;
+        let mut identity =
+            Identity::start(&mut disk, config.node, quorate_types::Incarnation(random.next_u64()))?;
+        let listeners = bind(&parts.net, &parts.raft, &config).await?;
+        let pid_file = config.pid_file();
+        std::fs::write(&pid_file, format!("{}\n", std::process::id()))
+            .map_err(|source| StartError::PidFile { file: pid_file.clone(), source })?;
+        let config = Arc::new(config);
+        let cluster = match identity.cluster {
+            Some(cluster) => cluster,
+            None => {
+                let find = cluster_id::ClusterFinder { net: &parts.net, config: &config, tls: tls.as_ref() };
+                let cluster = match bootstrap {
+                    true => find.make(&parts.host, &mut random).await?,
+                    false => find.wait().await,
+                };
+                identity.cluster = Some(cluster);
+                identity.save(&mut disk).map_err(StartError::Log)?;
+                cluster
+            }
+        };
+        let mut registry = Registry::default();
+        let metrics = quorate_consensus::Metrics::default();
+        metrics.register(&mut registry);
+        let raft_config = ConsensusConfig {
+            metrics,
+            exec: parts.exec,
+            ..consensus_config(&config, &identity, cluster, tls.as_ref())
+        };
+        let start = Consensus::start(raft_config, parts.net.clone(), disk);
+        let started = parts.raft.spawn(start).await.map_err(|_| StartError::RaftRuntime)?;
+        let (consensus, raft_service) = started?;
+        if bootstrap {
+            if consensus.is_initialized().await? {
+                return Err(BootstrapError::Member(cluster).into());
+            }
+            consensus.initialize_single(config.listen.grpc.to_string()).await?;
+        }
+        let known = Known {
+            config,
+            secrets,
+            tls,
+            net: parts.net,
+            host: parts.host,
+            identity,
+            cluster,
+            settings: parts.settings,
+            server_version: parts.server_version,
+            random,
+            wall_clock: parts.wall_clock,
+            disk_probe: parts.disk_probe,
+        };
+        let (inputs, inputs_rx) = mpsc::channel(INPUTS);
+        let wired = wiring::wire(
+            known,
+            consensus.clone(),
+            raft_service,
+            listeners,
+            registry,
+            (inputs.clone(), inputs_rx),
+            &parts.raft,
+        );
+        Ok(Self {
+            inputs,
+            stopped: wired.stopped,
+            fatal: consensus.fatal(),
+            view: wired.view,
+            consensus,
+            tasks: wired.tasks,
+            raft: parts.raft,
+            pid_file,
+        })
+    }
+
+    #[must_use]
+    pub fn view(&self) -> watch::Receiver<Arc<ClusterView>> {
+        self.view.clone()
+    }
+
+    /// Hands leadership over if it has it, stops the server in good order, then Raft.
+    pub async fn stop(mut self) {
+        if self.inputs.send(Input::Stop).await.is_ok() {
+            let _ = self.stopped.wait_for(|stopped| *stopped).await;
+        }
+        self.tasks.shutdown().await;
+        let consensus = self.consensus.clone();
+        let _ = self.raft.spawn(async move { consensus.shutdown().await }).await;
+        let _ = std::fs::remove_file(&self.pid_file);
+    }
+
+    /// Resolves when the node can no longer keep its promises: the process must end, and must not
+    /// touch the server, whose waiting commits a new start will deal with.
+    pub async fn failed(&mut self) -> FatalError {
+        let fatal = self.fatal.wait_for(Option::is_some).await;
+        match fatal.ok().and_then(|fatal| fatal.clone()) {
+            Some(fatal) => fatal,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+async fn bind<N: Net>(
+    net: &N,
+    raft: &tokio::runtime::Handle,
+    config: &Config,
+) -> Result<Listeners, StartError> {
+    let listen = &config.listen;
+    let bind = async |name, at: &quorate_net::Endpoint| {
+        net.listen(at).await.map_err(|source| StartError::Listen { name, source })
+    };
+    // Raft's connections live with Raft's threads from the beginning.
+    let (raft_net, grpc) = (net.clone(), listen.grpc.clone());
+    let grpc = raft.spawn(async move { raft_net.listen(&grpc).await }).await;
+    let grpc = grpc.map_err(|_| StartError::RaftRuntime)?;
+    Ok(Listeners {
+        grpc: grpc.map_err(|source| StartError::Listen { name: "grpc", source })?,
+        read_write: bind("read_write", &listen.read_write).await?,
+        read_only: bind("read_only", &listen.read_only).await?,
+        feed: bind("feed", &listen.feed).await?,
+        http: bind("http", &listen.http).await?,
+        gate: bind("gate", &listen.gate).await?,
+    })
+}
+
+fn consensus_config(
+    config: &Arc<Config>,
+    identity: &Identity,
+    cluster: ClusterId,
+    tls: Option<&Tls>,
+) -> ConsensusConfig {
+    let timing = &config.timing;
+    let own = quorate_consensus::Identity {
+        cluster,
+        node: identity.node,
+        incarnation: identity.incarnation,
+        start_counter: identity.start_counter,
+    };
+    let peers = config.clone();
+    let secure = tls.cloned().map(|tls| -> quorate_consensus::SecureConnect {
+        Arc::new(move |node, io| {
+            let tls = tls.clone();
+            Box::pin(async move { tls.connect(io, &quorate_net::node_server_name(node)).await })
+        })
+    });
+    ConsensusConfig {
+        timings: Timings {
+            heartbeat: timing.heartbeat,
+            election_min: timing.election_min,
+            election_max: timing.election_max,
+            quorum_loss_probe: timing.quorum_loss_probe,
+        },
+        dial: Arc::new(move |node| peers.peers.get(&node).map(|peer| peer.dial_grpc().clone())),
+        secure,
+        // A folder that was never used promised nothing to anybody.
+        sit_out: (identity.start_counter > 1).then_some(timing.election_max),
+        ..ConsensusConfig::new(own)
+    }
+}
+
+/// Every node of the configuration, this one too.
+pub(crate) fn known_nodes(config: &Config) -> BTreeSet<NodeId> {
+    config.peers.keys().copied().chain([config.node]).collect()
+}
+
+/// Where each node's admin service is, for people.
+pub(crate) fn addresses(config: &Config) -> BTreeMap<NodeId, String> {
+    let peers = config.peers.iter().map(|(node, peer)| (*node, peer.grpc.to_string()));
+    peers.chain([(config.node, config.listen.grpc.to_string())]).collect()
+}
+
+/// How long a handshake of an incoming connection may take.
+pub(crate) const HANDSHAKE_MAX: Duration = Duration::from_secs(5);

@@ -1,0 +1,229 @@
+//! What this node shows of itself and of the cluster.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_consensus::apply::APPLY_LEVEL;
+use quorate_consensus::{Consensus, RaftView};
+use quorate_net::Net;
+use quorate_proxy::{GateHandle, RoleWatch};
+use quorate_role::{Candidate, Input};
+use quorate_types::{ClusterId, ClusterView, Incarnation, LogIndex, NodeId, NodeView, Role};
+use quorate_wire::{NodeReport, RaftRole};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::config::Config;
+use crate::driver::Control;
+use crate::http::{StatusJson, StatusSource};
+use crate::peers::{REPORT_MAX, Reports};
+use crate::recent::Recent;
+use crate::roles::Roles;
+use crate::watchers::Health;
+
+/// How often what nobody announces (lag, peers that fall silent) is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// This node as it describes itself.
+#[derive(Clone)]
+pub(crate) struct OwnView<N> {
+    pub(crate) node: NodeId,
+    pub(crate) cluster: ClusterId,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) gate_address: String,
+    pub(crate) mysql_address: String,
+    pub(crate) net: N,
+    pub(crate) consensus: Consensus,
+    pub(crate) roles: Roles,
+    pub(crate) gate: GateHandle,
+    pub(crate) control: watch::Receiver<Control>,
+    pub(crate) health: watch::Receiver<Health>,
+    pub(crate) doing: watch::Receiver<String>,
+}
+
+impl<N: Net> OwnView<N> {
+    fn view(&self) -> NodeView {
+        let control = self.control.borrow().clone();
+        let health = self.health.borrow().clone();
+        let holds = self.roles.lease_holds(self.net.boot_time());
+        let role = if holds { control.role_with_lease } else { control.role_without_lease };
+        let accepted = self.consensus.applied_state().borrow().accepted.clone();
+        let healthy = health.fit && matches!(role, Role::Primary | Role::Replica);
+        let doing = self.doing.borrow().clone();
+        let message = [&control.message, &health.message, &doing].into_iter().find(|text| !text.is_empty());
+        NodeView {
+            role,
+            healthy,
+            message: if healthy { String::new() } else { message.cloned().unwrap_or_default() },
+            gate_address: self.gate_address.clone(),
+            mysql_address: self.mysql_address.clone(),
+            lag_transactions: accepted.difference(&health.executed).count(),
+            executed: health.executed,
+            server_version: health.version,
+            learner: self.consensus.view().borrow().learners.contains(&self.node),
+            sessions: self.gate.read_only_sessions(),
+        }
+    }
+
+    pub(crate) fn report(&self) -> NodeReport {
+        let raft = self.consensus.view().borrow().clone();
+        NodeReport {
+            cluster: Some(self.cluster),
+            node: self.node,
+            view: self.view(),
+            raft: match &*raft {
+                view if view.is_leader => RaftRole::Leader,
+                view if view.voters.contains(&self.node) => RaftRole::Follower,
+                _ => RaftRole::Learner,
+            },
+            incarnation: self.incarnation,
+            server_uuid: self.health.borrow().uuid,
+            term: raft.term,
+            leader: raft.leader.map(|leader| leader.node),
+            last: raft.last_log.unwrap_or(LogIndex::ZERO),
+            applied: *self.consensus.applied().borrow(),
+            apply_level: APPLY_LEVEL,
+        }
+    }
+}
+
+/// Puts the cluster's view together, and tells role control about the peers.
+#[derive(Clone)]
+pub(crate) struct ViewMaker<N> {
+    pub(crate) own: OwnView<N>,
+    pub(crate) config: Arc<Config>,
+    pub(crate) reports: watch::Receiver<Reports>,
+    pub(crate) inputs: mpsc::Sender<Input>,
+    pub(crate) recent: Recent,
+}
+
+impl<N: Net> ViewMaker<N> {
+    pub(crate) async fn run(mut self) {
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        let mut applied = self.own.consensus.applied_state();
+        let mut raft = self.own.consensus.view();
+        let mut control = self.own.control.clone();
+        let (mut epoch, mut leader) = (None, None);
+        let mut told = Vec::new();
+        let mut heard_at = Instant::now();
+        loop {
+            // The log moves thousands of times a second: only a new epoch is urgent.
+            let urgent = tokio::select! {
+                biased;
+                Ok(()) = applied.changed() => {
+                    let state = applied.borrow_and_update();
+                    std::mem::replace(&mut epoch, Some((state.epoch, state.primary))) != epoch
+                }
+                Ok(()) = raft.changed() => {
+                    let view = raft.borrow_and_update();
+                    std::mem::replace(&mut leader, view.leader) != view.leader
+                }
+                Ok(()) = control.changed() => true,
+                _ = look.tick() => true,
+                else => return,
+            };
+            if !urgent {
+                continue;
+            }
+            let view = self.make();
+            if self.hears_a_leader() {
+                heard_at = Instant::now();
+            }
+            self.own.roles.set_reads(self.may_serve_reads(&view, heard_at));
+            let candidates = self.candidates(&view);
+            if candidates != told {
+                told.clone_from(&candidates);
+                let _ = self.inputs.send(Input::Peers(candidates)).await;
+            }
+            self.own.roles.publish(view);
+        }
+    }
+
+    fn make(&self) -> ClusterView {
+        let state = self.own.consensus.applied_state().borrow().clone();
+        let raft: Arc<RaftView> = self.own.consensus.view().borrow().clone();
+        let reports = self.reports.borrow().clone();
+        let others = state.members.keys().chain(self.config.peers.keys());
+        let ids: BTreeSet<NodeId> = others.copied().chain([self.own.node]).collect();
+        let node = |id: NodeId| {
+            let mut view = match reports.get(&id) {
+                _ if id == self.own.node => self.own.view(),
+                Some((report, at)) if at.elapsed() < REPORT_MAX => report.view.clone(),
+                _ => {
+                    let member = state.members.get(&id);
+                    let address = |get: fn(&quorate_types::Member) -> &String| member.map(get).cloned();
+                    NodeView {
+                        message: "no report of it for a while".to_owned(),
+                        gate_address: address(|member| &member.gate_address).unwrap_or_default(),
+                        mysql_address: address(|member| &member.mysql_address).unwrap_or_default(),
+                        ..NodeView::default()
+                    }
+                }
+            };
+            view.learner = !raft.voters.contains(&id);
+            (id, view)
+        };
+        ClusterView {
+            cluster: Some(self.own.cluster),
+            term: raft.term,
+            leader: raft.leader.map(|leader| leader.node),
+            epoch: state.epoch,
+            primary: state.primary,
+            applied: state.index(),
+            accepted: (*state.accepted).clone(),
+            nodes: ids.into_iter().map(node).collect(),
+        }
+    }
+
+    /// Whether a leader spoke lately: this node itself, or one that answered and says it leads.
+    fn hears_a_leader(&self) -> bool {
+        let Some(leader) = self.own.consensus.view().borrow().leader else { return false };
+        if leader.node == self.own.node {
+            return self.own.roles.lease_holds(self.own.net.boot_time());
+        }
+        let reports = self.reports.borrow();
+        reports.get(&leader.node).is_some_and(|(report, at)| {
+            at.elapsed() < REPORT_MAX && report.raft == RaftRole::Leader && report.term == leader.term
+        })
+    }
+
+    fn may_serve_reads(&self, view: &ClusterView, heard_at: Instant) -> bool {
+        let own = view.nodes.get(&self.own.node);
+        let fit = own.is_some_and(|own| own.role == Role::Replica && own.healthy);
+        let raft = self.own.consensus.view();
+        let raft = raft.borrow();
+        let member = raft.voters.contains(&self.own.node) || raft.learners.contains(&self.own.node);
+        fit && member && heard_at.elapsed() < self.config.timing.ro_stale_max
+    }
+
+    fn candidates(&self, view: &ClusterView) -> Vec<Candidate> {
+        let voters = self.own.consensus.view().borrow().voters.clone();
+        let others = view.nodes.iter().filter(|(id, _)| **id != self.own.node && voters.contains(id));
+        others
+            .map(|(id, node)| Candidate {
+                node: *id,
+                healthy: node.healthy && node.role == Role::Replica,
+                behind: node.lag_transactions,
+            })
+            .collect()
+    }
+}
+
+impl<N: Net> StatusSource for ViewMaker<N> {
+    fn status(&self) -> StatusJson {
+        let mut status = StatusJson::from_view(&self.own.roles.view().borrow());
+        status.recent = self.recent.list();
+        status
+    }
+
+    fn healthy(&self) -> Result<(), String> {
+        let view = self.own.roles.view().borrow().clone();
+        match view.nodes.get(&self.own.node) {
+            Some(own) if own.healthy => Ok(()),
+            Some(own) => Err(format!("{}: {}", own.role, own.message)),
+            None => Err("starting".to_owned()),
+        }
+    }
+}

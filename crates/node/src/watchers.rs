@@ -1,0 +1,201 @@
+//! What happens to the server by itself: it hangs, its replication stops, it lags.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_consensus::Consensus;
+use quorate_mysqld::{Host, Session};
+use quorate_net::Net;
+use quorate_role::{Input, Phase, ServerEvent};
+use quorate_types::GtidSet;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout};
+
+use crate::driver::Control;
+use crate::server::{Logins, Running, chain};
+
+/// A replica that hangs is in nobody's way: it gets more time than a primary.
+const REPLICA_PATIENCE: u32 = 10;
+/// Between two looks at a replica's threads.
+const HEALTH: Duration = Duration::from_millis(100);
+const ANSWER_MAX: Duration = Duration::from_secs(2);
+/// How long the server's disk may take for one small synced write.
+const DISK_MAX: Duration = Duration::from_secs(4);
+const DISK_LOOK: Duration = Duration::from_secs(1);
+
+/// What is known of the server's data.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Health {
+    pub(crate) executed: GtidSet,
+    pub(crate) version: String,
+    pub(crate) uuid: Option<quorate_types::Uuid>,
+    /// It answers, and as a replica it replicates.
+    pub(crate) fit: bool,
+    pub(crate) message: String,
+}
+
+pub(crate) struct Watcher<N, H: Host> {
+    pub(crate) net: N,
+    pub(crate) logins: Logins,
+    pub(crate) running: watch::Receiver<Option<Running<H>>>,
+    pub(crate) control: watch::Receiver<Control>,
+    pub(crate) consensus: Consensus,
+    pub(crate) inputs: mpsc::Sender<Input>,
+    pub(crate) health: watch::Sender<Health>,
+    pub(crate) probe_interval: Duration,
+    pub(crate) probe_timeout: Duration,
+    /// A file on the server's disk that is written again and again, if the host has one.
+    pub(crate) disk_probe: Option<PathBuf>,
+}
+
+impl<N: Net, H: Host> Watcher<N, H> {
+    /// Asks the server for a sign of life on a session of its own, which cannot queue behind a
+    /// commit that waits for its ACK.
+    pub(crate) async fn probe(self: Arc<Self>) {
+        let mut session: Option<Session> = None;
+        let mut answered = Instant::now();
+        loop {
+            tokio::time::sleep(self.probe_interval).await;
+            let ready = self.running.borrow().as_ref().is_some_and(|running| running.identity.is_some());
+            if !ready || matches!(self.control.borrow().phase, Phase::Repairing { .. }) {
+                session = None;
+                answered = Instant::now();
+                continue;
+            }
+            let patience = match self.control.borrow().phase {
+                Phase::Replica => self.probe_timeout * REPLICA_PATIENCE,
+                _ => self.probe_timeout,
+            };
+            let left = (answered + patience).saturating_duration_since(Instant::now());
+            let ask = async {
+                if session.is_none() {
+                    session = self.logins.control(&self.net).await.ok();
+                }
+                match &mut session {
+                    Some(open) => open.probe().await.is_ok(),
+                    None => false,
+                }
+            };
+            match timeout(left.max(self.probe_interval), ask).await {
+                Ok(true) => answered = Instant::now(),
+                // Refused or broken off: if the process ended, that is told elsewhere.
+                Ok(false) => session = None,
+                Err(_) => session = None,
+            }
+            if answered.elapsed() >= patience {
+                tracing::warn!(?patience, "mysqld does not answer");
+                let _ = self.inputs.send(Input::Server(ServerEvent::Hung)).await;
+                answered = Instant::now();
+            }
+        }
+    }
+
+    /// Writes and syncs a small file beside the data: a disk that hangs stops commits, not queries.
+    pub(crate) async fn probe_disk(self: Arc<Self>) {
+        let Some(path) = self.disk_probe.clone() else { return };
+        loop {
+            tokio::time::sleep(DISK_LOOK).await;
+            if !matches!(self.control.borrow().phase, Phase::Primary { .. }) {
+                continue;
+            }
+            let path = path.clone();
+            let write = tokio::task::spawn_blocking(move || {
+                use std::io::Write;
+                let mut file = std::fs::File::create(path)?;
+                file.write_all(b"quorate\n")?;
+                file.sync_data()
+            });
+            match timeout(DISK_MAX, write).await {
+                Ok(Ok(Ok(()))) => {}
+                // A write that fails is the server's to notice: it ends by itself.
+                Ok(result) => tracing::warn!(?result, "the disk probe failed"),
+                Err(_) => {
+                    tracing::warn!("the server's disk does not answer");
+                    let _ = self.inputs.send(Input::Server(ServerEvent::Hung)).await;
+                }
+            }
+        }
+    }
+
+    /// Follows what the server executed, and whether a replica's threads run.
+    pub(crate) async fn follow(self: Arc<Self>) {
+        let mut session: Option<Session> = None;
+        let mut running = self.running.clone();
+        loop {
+            tokio::time::sleep(HEALTH).await;
+            let identity = running.borrow_and_update().as_ref().and_then(|running| running.identity.clone());
+            let Some(identity) = identity else {
+                session = None;
+                self.publish(Health { fit: false, ..self.health.borrow().clone() });
+                continue;
+            };
+            if session.is_none() {
+                session = self.logins.control(&self.net).await.ok();
+            }
+            let Some(open) = &mut session else { continue };
+            let replica = self.control.borrow().phase == Phase::Replica;
+            match timeout(ANSWER_MAX, self.look(open, replica)).await {
+                Ok(Ok((executed, fit, message))) => {
+                    let version = identity.version_text.clone();
+                    self.publish(Health { executed, version, uuid: Some(identity.uuid), fit, message });
+                    if replica && self.control.borrow().phase == Phase::Replica {
+                        let _ = self.inputs.send(Input::Server(ServerEvent::ReplicaHealth(fit))).await;
+                    }
+                }
+                failed => {
+                    session = None;
+                    let message = match failed {
+                        Ok(Err(error)) => chain(&error),
+                        _ => "mysqld does not answer".to_owned(),
+                    };
+                    self.publish(Health { fit: false, message, ..self.health.borrow().clone() });
+                }
+            }
+        }
+    }
+
+    async fn look(
+        &self,
+        session: &mut Session,
+        replica: bool,
+    ) -> Result<(GtidSet, bool, String), quorate_mysqld::ControlError> {
+        let executed = session.gtid_executed().await?;
+        if !replica {
+            return Ok((executed, true, String::new()));
+        }
+        let status = session.replication_status().await?;
+        if let Some(message) = self.errant(&executed).await {
+            return Ok((executed, false, message));
+        }
+        let mut message = String::new();
+        if !status.is_healthy() {
+            message = [&status.apply_error, &status.receive_error]
+                .into_iter()
+                .find(|error| !error.is_empty())
+                .cloned()
+                .unwrap_or_else(|| "replication is starting".to_owned());
+        }
+        Ok((executed, status.is_healthy(), message))
+    }
+
+    /// Transactions that were never accepted. A set is judged only after applying a read index
+    /// that was obtained after it was read.
+    async fn errant(&self, executed: &GtidSet) -> Option<String> {
+        let accepted = || self.consensus.applied_state().borrow().accepted.clone();
+        if accepted().contains_set(executed) {
+            return None;
+        }
+        self.consensus.barrier().await.ok()?;
+        let errant = executed.difference(&accepted());
+        (!errant.is_empty()).then(|| format!("it has transactions that were never accepted: {errant}"))
+    }
+
+    fn publish(&self, health: Health) {
+        self.health.send_if_modified(|known| {
+            let changed = *known != health;
+            *known = health;
+            changed
+        });
+    }
+}
