@@ -48,6 +48,23 @@ pub enum Write {
     ClearAccepted,
 }
 
+impl Write {
+    /// How many bytes of contents this write brings.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Append(records) | Self::PutAccepted(records) => {
+                records.iter().map(|record| record.bytes.len() as u64).sum()
+            }
+            Self::SetMeta(_, value) => value.len() as u64,
+            Self::TruncateFrom(_)
+            | Self::PurgeTo(_)
+            | Self::PurgeAcceptedTo(_)
+            | Self::ClearAccepted => 0,
+        }
+    }
+}
+
 /// The disk under the Raft log of one node. Calls block; one thread owns the writer.
 ///
 /// **Order.** Writes take effect in the order given. A crash keeps a prefix of them: no later write

@@ -1,0 +1,316 @@
+//! The log's disk in production: sled, with a sync of our own.
+
+mod failure;
+mod frame;
+mod reader;
+mod records;
+mod values;
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use quorate_types::LogIndex;
+
+use self::failure::{Failure, guarded};
+use self::reader::Shared;
+use self::records::RecordTree;
+use self::values::{Floor, Generations, Values};
+use crate::contents::bounds_after;
+use crate::{Error, LogDisk, MetaKey, Record, Write};
+
+pub use self::reader::SledReader;
+
+/// sled keeps a page whole in its log only below a quarter of this; larger ones go to files that
+/// it never syncs. Fixed when a folder is made.
+const SEGMENT_BYTES: usize = 8 << 20;
+/// How much of what was purged a write removes on its way, so that no write waits for a purge.
+const SWEEP_VALUES_MAX: usize = 256;
+/// How many syncs pass between two looks at the folder of sled's blobs.
+const BLOB_CHECK_SYNCS: u64 = 4096;
+
+/// How a [`SledDisk`] is to be opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How much memory sled's cache of pages may take.
+    pub cache_bytes: u64,
+    #[doc(hidden)]
+    pub sync: SyncMode,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            cache_bytes: 32 << 20,
+            sync: SyncMode::Fdatasync,
+        }
+    }
+}
+
+/// What a sync does. Anything but the default loses data: it is there to prove that the test of
+/// power losses can fail.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncMode {
+    Fdatasync,
+    FlushOnly,
+}
+
+/// A log's disk in a folder of its own, kept by sled.
+///
+/// sled's own flush never reaches the device on Linux, so a sync flushes and then calls
+/// `fdatasync` on sled's file. What was purged disappears at once and is removed bit by bit.
+#[derive(Debug)]
+pub struct SledDisk {
+    shared: Arc<Shared>,
+    generations: Generations,
+    db: sled::Db,
+    /// sled's file, opened once more to sync it.
+    file: File,
+    sync: SyncMode,
+    syncs: u64,
+    /// Whether values below a floor may be left, of the log and of the accepted transactions.
+    log_unswept: bool,
+    accepted_unswept: bool,
+    /// After an error the contents are not known, so nothing is done any more.
+    failed: bool,
+}
+
+impl SledDisk {
+    /// Opens the folder, or makes it. Blocks while sled reads its log.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] while another process has it open, [`Error::Corrupt`] if it is damaged, or
+    /// the disk's.
+    pub fn open(dir: &Path, options: &Options) -> Result<Self, Error> {
+        guarded(|| Self::try_open(dir, options)).map_err(|failure| match failure {
+            // While it opens, sled panics on what it cannot read.
+            Failure::Panic(what) => Error::Corrupt {
+                dir: dir.to_path_buf(),
+                what,
+            },
+            failure => failure.at("open log", dir),
+        })
+    }
+
+    fn try_open(dir: &Path, options: &Options) -> Result<Self, Failure> {
+        let path = dir.join("db");
+        // A killed process may have left what no disk has yet. sled would write down that it read
+        // it, and after a power loss look for it.
+        if path.exists() && options.sync == SyncMode::Fdatasync {
+            File::options()
+                .read(true)
+                .write(true)
+                .open(&path)?
+                .sync_all()?;
+        }
+        let db = sled::Config::new()
+            .path(dir)
+            .mode(sled::Mode::HighThroughput)
+            .flush_every_ms(None)
+            .segment_size(SEGMENT_BYTES)
+            .cache_capacity(options.cache_bytes)
+            .open()?;
+        check_blobs(dir)?;
+        let log = RecordTree::new(db.open_tree("log")?, true);
+        let accepted = RecordTree::new(db.open_tree("accepted")?, false);
+        let values = Values::new(db.open_tree("meta")?);
+        let generations = values.recover()?;
+        log.drop_partial_tail()?;
+        accepted.drop_partial_tail()?;
+        let shared = Shared::open(dir.to_path_buf(), log, accepted, values)?;
+        let mut disk = Self {
+            shared: Arc::new(shared),
+            generations,
+            db,
+            file: File::options().read(true).write(true).open(&path)?,
+            sync: options.sync,
+            syncs: 0,
+            log_unswept: true,
+            accepted_unswept: true,
+            failed: false,
+        };
+        // Nobody may act on what was found before it is durable, the names of the files included.
+        disk.try_sync()?;
+        if options.sync == SyncMode::Fdatasync {
+            disk.file.sync_all()?;
+            File::open(dir)?.sync_all()?;
+            if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+                File::open(parent)?.sync_all()?;
+            }
+        }
+        Ok(disk)
+    }
+
+    fn try_write(&mut self, writes: Vec<Write>) -> Result<(), Failure> {
+        for write in writes {
+            match write {
+                Write::Append(records) => self.append(&records)?,
+                Write::TruncateFrom(index) => self.shared.truncate_from(index)?,
+                Write::PurgeTo(index) => self.purge_log_to(index)?,
+                Write::SetMeta(key, value) => self.set_meta(key, &value)?,
+                Write::PutAccepted(records) => self.put_accepted(&records)?,
+                Write::PurgeAcceptedTo(index) => self.purge_accepted_below(index.next())?,
+                Write::ClearAccepted => self.purge_accepted_below(LogIndex(u64::MAX))?,
+            }
+        }
+        self.sweep_some()
+    }
+
+    fn append(&mut self, records: &[Record]) -> Result<(), Failure> {
+        let Some(first) = records.first() else {
+            return Ok(());
+        };
+        let state = self.shared.state();
+        if state.bounds.is_none() && first.index < state.log_floor {
+            while self.shared.log.sweep(state.log_floor, SWEEP_VALUES_MAX)? {}
+            self.shared.set_floor(Floor::Log, first.index)?;
+        }
+        self.shared.log.insert(records)?;
+        self.shared.appended(records);
+        Ok(())
+    }
+
+    fn set_meta(&mut self, key: MetaKey, value: &[u8]) -> Result<(), Failure> {
+        let values = &self.shared.values;
+        let generation = values.put_pieces(&self.generations, key, value)?;
+        if generation.is_none() && !Values::is_in_pieces(&self.generations, key) {
+            return values.flip(key, None, value);
+        }
+        self.shared.flip_pieces(key, generation, value)?;
+        values.forget_old(&mut self.generations, key, generation)
+    }
+
+    fn purge_log_to(&mut self, index: LogIndex) -> Result<(), Failure> {
+        // A mark below the first record would say nothing new; one in an empty log is remembered
+        // only by what is above it, so it says nothing either.
+        let purges = self
+            .shared
+            .state()
+            .bounds
+            .is_some_and(|(first, _)| first <= index);
+        if purges {
+            self.shared.set_floor(Floor::Log, index.next())?;
+            self.log_unswept = true;
+        }
+        Ok(())
+    }
+
+    fn purge_accepted_below(&mut self, floor: LogIndex) -> Result<(), Failure> {
+        if floor > self.shared.state().accepted_floor {
+            self.shared.set_floor(Floor::Accepted, floor)?;
+            self.accepted_unswept = true;
+        }
+        Ok(())
+    }
+
+    fn put_accepted(&mut self, records: &[Record]) -> Result<(), Failure> {
+        let Some(first) = records.iter().map(|record| record.index).min() else {
+            return Ok(());
+        };
+        let floor = self.shared.state().accepted_floor;
+        if first < floor {
+            // What was dropped must be gone before the floor sinks, or it would come back.
+            while self.shared.accepted.sweep(floor, SWEEP_VALUES_MAX)? {}
+            self.shared.set_floor(Floor::Accepted, first)?;
+        }
+        self.shared.accepted.insert(records)
+    }
+
+    fn sweep_some(&mut self) -> Result<(), Failure> {
+        let state = self.shared.state();
+        if self.log_unswept {
+            self.log_unswept = self.shared.log.sweep(state.log_floor, SWEEP_VALUES_MAX)?;
+        }
+        if self.accepted_unswept {
+            let floor = state.accepted_floor;
+            self.accepted_unswept = self.shared.accepted.sweep(floor, SWEEP_VALUES_MAX)?;
+        }
+        Ok(())
+    }
+
+    fn try_sync(&mut self) -> Result<(), Failure> {
+        self.db.flush()?;
+        if self.sync == SyncMode::Fdatasync {
+            self.file.sync_data()?;
+        }
+        self.syncs += 1;
+        if self.syncs.is_multiple_of(BLOB_CHECK_SYNCS) {
+            check_blobs(&self.shared.dir)?;
+        }
+        Ok(())
+    }
+
+    /// Runs one step of the writer; after an error there is no other.
+    fn step(
+        &mut self,
+        action: &'static str,
+        step: impl FnOnce(&mut Self) -> Result<(), Failure>,
+    ) -> Result<(), Error> {
+        let dir = self.shared.dir.clone();
+        if self.failed {
+            let source = io::Error::other("an earlier step failed");
+            return Err(Error::Io {
+                action,
+                dir,
+                source,
+            });
+        }
+        guarded(|| step(self)).map_err(|failure| {
+            self.failed = true;
+            failure.at(action, &dir)
+        })
+    }
+}
+
+impl LogDisk for SledDisk {
+    type Reader = SledReader;
+
+    fn write(&mut self, writes: Vec<Write>) -> Result<(), Error> {
+        writes
+            .iter()
+            .try_fold(self.shared.state().bounds, bounds_after)?;
+        self.step("write log", |disk| disk.try_write(writes))
+    }
+
+    fn sync(&mut self) -> Result<(), Error> {
+        self.step("sync log", Self::try_sync)
+    }
+
+    fn reader(&self) -> SledReader {
+        SledReader::new(Arc::clone(&self.shared))
+    }
+
+    fn disk_bytes(&self) -> Result<u64, Error> {
+        let dir = &self.shared.dir;
+        folder_bytes(dir).map_err(|error| Failure::from(error).at("measure log", dir))
+    }
+}
+
+/// The bytes of the files in a folder, sled's snapshots among them.
+fn folder_bytes(dir: &Path) -> io::Result<u64> {
+    let mut bytes_sum = 0;
+    for entry in std::fs::read_dir(dir)? {
+        match entry?.metadata() {
+            Ok(metadata) if metadata.is_file() => bytes_sum += metadata.len(),
+            Ok(_) => {}
+            // sled replaces its snapshots.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(bytes_sum)
+}
+
+/// sled puts what is too large for its log into files that it never syncs. The sizes here never
+/// let it come to that; if it did after all, a power loss could take what was promised.
+fn check_blobs(dir: &Path) -> Result<(), Failure> {
+    let blobs: PathBuf = dir.join("blobs");
+    if blobs.exists() && std::fs::read_dir(blobs)?.next().is_some() {
+        return Err(Failure::Damage(
+            "sled keeps a value in a file that it never syncs",
+        ));
+    }
+    Ok(())
+}

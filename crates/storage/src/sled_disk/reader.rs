@@ -1,0 +1,192 @@
+//! What the writer and the readers share, and the reading side.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use bytes::Bytes;
+use quorate_types::LogIndex;
+
+use super::failure::{Failure, guarded};
+use super::records::RecordTree;
+use super::values::{Floor, Values};
+use crate::contents::{Bounds, bounds_after};
+use crate::{Error, LogRead, MetaKey, Record, Write};
+
+/// Reads a [`SledDisk`](super::SledDisk), at any time, from any thread.
+#[derive(Clone, Debug)]
+pub struct SledReader {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) dir: PathBuf,
+    pub(super) log: RecordTree,
+    pub(super) accepted: RecordTree,
+    pub(super) values: Values,
+    /// Locked to copy it, never over a call of sled.
+    state: Mutex<State>,
+    /// Readers hold it over one read; the writer takes it for what would pull values from under
+    /// them (a truncation, a raised floor, another large value), never for an append.
+    stable: RwLock<()>,
+}
+
+/// What exists, whatever sled still has of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct State {
+    pub(super) bounds: Bounds,
+    pub(super) log_floor: LogIndex,
+    pub(super) accepted_floor: LogIndex,
+}
+
+impl Shared {
+    pub(super) fn open(
+        dir: PathBuf,
+        log: RecordTree,
+        accepted: RecordTree,
+        values: Values,
+    ) -> Result<Self, Failure> {
+        let log_floor = values.floor(Floor::Log)?;
+        let accepted_floor = values.floor(Floor::Accepted)?;
+        let bounds = log.bounds(log_floor)?;
+        let state = Mutex::new(State {
+            bounds,
+            log_floor,
+            accepted_floor,
+        });
+        Ok(Self {
+            dir,
+            log,
+            accepted,
+            values,
+            state,
+            stable: RwLock::new(()),
+        })
+    }
+
+    pub(super) fn state(&self) -> State {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn update(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Lets readers see what was appended.
+    pub(super) fn appended(&self, records: &[Record]) {
+        if let (Some(first), Some(last)) = (records.first(), records.last()) {
+            self.update(|state| {
+                let first = state.bounds.map_or(first.index, |(first, _)| first);
+                state.bounds = Some((first, last.index));
+            });
+        }
+    }
+
+    pub(super) fn truncate_from(&self, index: LogIndex) -> Result<(), Failure> {
+        let _still = self.stable.write().unwrap_or_else(PoisonError::into_inner);
+        self.log.truncate_from(index)?;
+        self.cut(&Write::TruncateFrom(index));
+        Ok(())
+    }
+
+    pub(super) fn set_floor(&self, floor: Floor, index: LogIndex) -> Result<(), Failure> {
+        let _still = self.stable.write().unwrap_or_else(PoisonError::into_inner);
+        self.values.set_floor(floor, index)?;
+        match floor {
+            Floor::Log => {
+                self.update(|state| state.log_floor = index);
+                if let Some(last_purged) = index.0.checked_sub(1) {
+                    self.cut(&Write::PurgeTo(LogIndex(last_purged)));
+                }
+            }
+            Floor::Accepted => self.update(|state| state.accepted_floor = index),
+        }
+        Ok(())
+    }
+
+    /// A reader that follows a pointer must find the pieces; whole values need no such care.
+    pub(super) fn flip_pieces(
+        &self,
+        key: MetaKey,
+        generation: Option<u64>,
+        value: &[u8],
+    ) -> Result<(), Failure> {
+        let _still = self.stable.write().unwrap_or_else(PoisonError::into_inner);
+        self.values.flip(key, generation, value)
+    }
+
+    fn cut(&self, write: &Write) {
+        self.update(|state| {
+            state.bounds = bounds_after(state.bounds, write).expect("only an append is refused");
+        });
+    }
+
+    fn read_log(&self, range: Range<LogIndex>, bytes_max: usize) -> Result<Vec<Record>, Failure> {
+        let Some((first, last)) = self.state().bounds else {
+            return Ok(Vec::new());
+        };
+        if range.is_empty() || range.start < first || range.start > last {
+            return Ok(Vec::new());
+        }
+        let range = range.start..range.end.min(last.next());
+        let records = self.log.read(range.clone(), bytes_max)?;
+        let mut expected = range.start;
+        for record in &records {
+            if record.index != expected {
+                return Err(Failure::Damage("an entry of the log is missing"));
+            }
+            expected = expected.next();
+        }
+        if records.is_empty() {
+            return Err(Failure::Damage("an entry of the log is missing"));
+        }
+        Ok(records)
+    }
+
+    fn read_accepted(
+        &self,
+        range: Range<LogIndex>,
+        bytes_max: usize,
+    ) -> Result<Vec<Record>, Failure> {
+        let start = range.start.max(self.state().accepted_floor);
+        if start >= range.end {
+            return Ok(Vec::new());
+        }
+        self.accepted.read(start..range.end, bytes_max)
+    }
+}
+
+impl SledReader {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    fn reading<T>(&self, read: impl FnOnce(&Shared) -> Result<T, Failure>) -> Result<T, Error> {
+        let shared = &self.shared;
+        let _still = shared.stable.read().unwrap_or_else(PoisonError::into_inner);
+        guarded(|| read(shared)).map_err(|failure| failure.at("read log", &shared.dir))
+    }
+}
+
+impl LogRead for SledReader {
+    fn bounds(&self) -> Result<Option<(LogIndex, LogIndex)>, Error> {
+        Ok(self.shared.state().bounds)
+    }
+
+    fn read(&self, range: Range<LogIndex>, bytes_max: usize) -> Result<Vec<Record>, Error> {
+        self.reading(|shared| shared.read_log(range, bytes_max))
+    }
+
+    fn read_accepted(
+        &self,
+        range: Range<LogIndex>,
+        bytes_max: usize,
+    ) -> Result<Vec<Record>, Error> {
+        self.reading(|shared| shared.read_accepted(range, bytes_max))
+    }
+
+    fn meta(&self, key: MetaKey) -> Result<Option<Bytes>, Error> {
+        self.reading(|shared| shared.values.get(key))
+    }
+}
