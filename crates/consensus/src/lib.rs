@@ -1,1 +1,3 @@
 //! quorate-consensus
+
+pub mod apply;
