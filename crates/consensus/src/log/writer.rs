@@ -1,0 +1,297 @@
+//! The only writer of the log's disk: what arrives together is written and synced together.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use openraft::storage::IOFlushed;
+use quorate_storage::{LogDisk, Record, Write};
+use quorate_types::LogIndex;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use crate::metrics::Metrics;
+use crate::types::TypeConfig;
+
+/// Requests that are synced together at most. A group's acknowledgements wait for its one sync, so
+/// a bound keeps the first from waiting for the encoding of ever more.
+const GROUP_MAX: usize = 1024;
+
+/// Requests that may wait for the writer. The bytes behind them are bounded where they come in
+/// (proposals by capture, entries of a leader by the transport), so this is never reached unless
+/// that bound is broken.
+const QUEUE_MAX: usize = 65_536;
+
+/// Where writes happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exec {
+    /// On a thread of their own, in production: a sync blocks.
+    WriterThread,
+    /// Where they are asked for, in the simulation, whose order threads would break.
+    Inline,
+}
+
+/// Why the log can no longer be written. The process must stop: durability is unknown.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum WriteError {
+    #[error("write the log")]
+    Disk(#[source] Arc<quorate_storage::Error>),
+    #[error("the log is closed")]
+    Closed,
+}
+
+impl From<WriteError> for std::io::Error {
+    fn from(error: WriteError) -> Self {
+        Self::other(error)
+    }
+}
+
+/// Whom to tell when a request is done.
+pub(crate) enum Done {
+    /// Nobody: it becomes durable with whatever is synced next.
+    Lazy,
+    /// The index of accepted transactions: its records up to this one can be read from the disk.
+    Indexed(LogIndex),
+    /// openraft, and whoever counts appends (see `Tail`).
+    Append {
+        flushed: IOFlushed<TypeConfig>,
+        append: u64,
+        at: Instant,
+    },
+    Synced(oneshot::Sender<Result<(), WriteError>>),
+}
+
+pub(crate) struct Request {
+    pub(crate) writes: Vec<Write>,
+    pub(crate) done: Done,
+}
+
+/// Called with the last record of the index of accepted transactions that can be read.
+pub(crate) type OnIndexed = Box<dyn Fn(LogIndex) + Send>;
+
+/// Whom to tell of progress that nobody waits for.
+pub(crate) struct Hooks {
+    /// Called with the number of an append that was synced.
+    pub(crate) on_synced: Box<dyn Fn(u64) + Send>,
+    pub(crate) on_indexed: OnIndexed,
+}
+
+/// The way to the writer.
+#[derive(Clone)]
+pub(crate) struct Writer {
+    to: Target,
+    failed: watch::Receiver<Option<WriteError>>,
+}
+
+#[derive(Clone)]
+enum Target {
+    Thread(mpsc::Sender<Option<Request>>),
+    Inline(Arc<Mutex<Option<Box<dyn Groups>>>>),
+}
+
+trait Groups: Send {
+    fn run(&mut self, group: Vec<Request>);
+}
+
+impl Writer {
+    pub(crate) fn start<D: LogDisk>(
+        disk: D,
+        exec: Exec,
+        hooks: Hooks,
+        metrics: Metrics,
+    ) -> std::io::Result<Self> {
+        let (fail, failed) = watch::channel(None);
+        let mut owner = Owner {
+            disk,
+            hooks,
+            metrics,
+            fail,
+        };
+        let to = match exec {
+            Exec::Inline => Target::Inline(Arc::new(Mutex::new(Some(Box::new(owner))))),
+            Exec::WriterThread => {
+                let (queue, mut requests) = mpsc::channel(QUEUE_MAX);
+                std::thread::Builder::new()
+                    .name("log-writer".into())
+                    .spawn(move || serve(&mut owner, &mut requests))?;
+                Target::Thread(queue)
+            }
+        };
+        Ok(Self { to, failed })
+    }
+
+    /// Turns to something else than none when the log cannot be written any more.
+    pub(crate) fn failed(&self) -> watch::Receiver<Option<WriteError>> {
+        self.failed.clone()
+    }
+
+    /// Hands a request over; they take effect in the order of these calls.
+    pub(crate) async fn send(&self, request: Request) -> Result<(), WriteError> {
+        match &self.to {
+            Target::Thread(queue) => queue
+                .send(Some(request))
+                .await
+                .map_err(|_| self.why_closed()),
+            Target::Inline(owner) => {
+                let mut owner = owner.lock().unwrap_or_else(PoisonError::into_inner);
+                match owner.as_mut() {
+                    Some(owner) => owner.run(vec![request]),
+                    None => return Err(WriteError::Closed),
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Writes, and returns when it is durable.
+    pub(crate) async fn write_synced(&self, writes: Vec<Write>) -> Result<(), WriteError> {
+        let (done, synced) = oneshot::channel();
+        self.send(Request {
+            writes,
+            done: Done::Synced(done),
+        })
+        .await?;
+        synced.await.unwrap_or_else(|_| Err(self.why_closed()))
+    }
+
+    /// Writes what may be lost in a crash.
+    pub(crate) async fn write_lazily(&self, writes: Vec<Write>) -> Result<(), WriteError> {
+        self.send(Request {
+            writes,
+            done: Done::Lazy,
+        })
+        .await
+    }
+
+    /// Does what was asked before, then lets go of the disk; later requests fail.
+    pub(crate) async fn close(&self) {
+        match &self.to {
+            Target::Thread(queue) => {
+                if queue.send(None).await.is_ok() {
+                    queue.closed().await;
+                }
+            }
+            Target::Inline(owner) => {
+                owner.lock().unwrap_or_else(PoisonError::into_inner).take();
+            }
+        }
+    }
+
+    fn why_closed(&self) -> WriteError {
+        self.failed.borrow().clone().unwrap_or(WriteError::Closed)
+    }
+}
+
+/// The writer thread's loop; it ends when nobody can ask any more, or by [`Writer::close`].
+fn serve<D: LogDisk>(owner: &mut Owner<D>, requests: &mut mpsc::Receiver<Option<Request>>) {
+    while let Some(Some(first)) = requests.blocking_recv() {
+        let mut group = vec![first];
+        let mut open = true;
+        while open && group.len() < GROUP_MAX {
+            match requests.try_recv() {
+                Ok(Some(request)) => group.push(request),
+                Ok(None) => open = false,
+                Err(_) => break,
+            }
+        }
+        owner.run(group);
+        if !open {
+            break;
+        }
+    }
+}
+
+struct Owner<D> {
+    disk: D,
+    hooks: Hooks,
+    metrics: Metrics,
+    fail: watch::Sender<Option<WriteError>>,
+}
+
+impl<D: LogDisk> Owner<D> {
+    fn write(&mut self, writes: Vec<Write>, sync: bool) -> Result<(), WriteError> {
+        // A failed sync is final: whatever the disk would say now, the log has a hole.
+        if let Some(error) = self.fail.borrow().clone() {
+            return Err(error);
+        }
+        let mut result = self.disk.write(writes);
+        if sync && result.is_ok() {
+            result = self.disk.sync();
+        }
+        result.map_err(|error| {
+            let error = WriteError::Disk(Arc::new(error));
+            tracing::error!(%error, cause = ?error, "the log cannot be written; the node must stop");
+            self.fail.send_replace(Some(error.clone()));
+            error
+        })
+    }
+}
+
+impl<D: LogDisk> Groups for Owner<D> {
+    fn run(&mut self, group: Vec<Request>) {
+        let start = Instant::now();
+        let mut writes = Vec::new();
+        let mut waiting = Vec::new();
+        let mut indexed = None;
+        for request in group {
+            join(&mut writes, request.writes);
+            match request.done {
+                Done::Lazy => {}
+                Done::Indexed(index) => indexed = indexed.max(Some(index)),
+                done => waiting.push(done),
+            }
+        }
+        let result = self.write(writes, !waiting.is_empty());
+        if !waiting.is_empty() {
+            self.metrics.on_group(waiting.len(), start.elapsed());
+        }
+        if let (Ok(()), Some(index)) = (&result, indexed) {
+            (self.hooks.on_indexed)(index);
+        }
+        for done in waiting {
+            match done {
+                Done::Lazy | Done::Indexed(_) => {}
+                Done::Synced(waiter) => {
+                    // A waiter that went away no longer wants to know.
+                    let _ = waiter.send(result.clone());
+                }
+                Done::Append {
+                    flushed,
+                    append,
+                    at,
+                } => {
+                    if result.is_ok() {
+                        (self.hooks.on_synced)(append);
+                        self.metrics.on_synced(elapsed(at));
+                    }
+                    flushed.io_completed(result.clone().map_err(std::io::Error::from));
+                }
+            }
+        }
+    }
+}
+
+fn elapsed(since: Instant) -> Duration {
+    Instant::now().saturating_duration_since(since)
+}
+
+/// Appends `more` to `writes`, appends that follow each other becoming one.
+fn join(writes: &mut Vec<Write>, more: Vec<Write>) {
+    for write in more {
+        match (writes.last_mut(), write) {
+            (Some(Write::Append(records)), Write::Append(mut next)) if follows(records, &next) => {
+                records.append(&mut next);
+            }
+            (Some(Write::PutAccepted(records)), Write::PutAccepted(mut next)) => {
+                records.append(&mut next);
+            }
+            (_, write) => writes.push(write),
+        }
+    }
+}
+
+fn follows(records: &[Record], next: &[Record]) -> bool {
+    match (records.last(), next.first()) {
+        (Some(last), Some(first)) => last.index.next() == first.index,
+        _ => false,
+    }
+}

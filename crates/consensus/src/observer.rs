@@ -1,0 +1,98 @@
+//! Tasks beside openraft: they turn its metrics into our view, keep the lease's leader and
+//! voters, and let the node stand for election once it sat out.
+
+use std::sync::Arc;
+
+use openraft::async_runtime::WatchReceiver;
+use quorate_types::NodeId;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::consensus::Raft;
+use crate::error::FatalError;
+use crate::lease::Lease;
+use crate::log::WriteError;
+use crate::types::RaftMetrics;
+use crate::view::RaftView;
+
+type View = watch::Receiver<Arc<RaftView>>;
+type Fatal = watch::Receiver<Option<FatalError>>;
+
+/// Follows openraft until it is gone.
+pub(crate) fn spawn(
+    raft: &Raft,
+    lease: Arc<Lease>,
+    mut failed: watch::Receiver<Option<WriteError>>,
+) -> (View, Fatal) {
+    let mut metrics = raft.metrics();
+    let first = observe(&metrics.borrow_watched(), &lease);
+    let (to_view, view) = watch::channel(Arc::new(first));
+    let (to_fatal, fatal) = watch::channel(None);
+    let to_fatal = Arc::new(to_fatal);
+    let log_fatal = to_fatal.clone();
+    tokio::spawn(async move {
+        if let Ok(error) = failed.wait_for(Option::is_some).await {
+            log_fatal.send_replace(error.clone().map(FatalError::Log));
+        }
+    });
+    tokio::spawn(async move {
+        while metrics.changed().await.is_ok() {
+            let metrics = metrics.borrow_watched().clone();
+            let view = observe(&metrics, &lease);
+            to_view.send_if_modified(|old| {
+                let differs = **old != view;
+                if differs {
+                    *old = Arc::new(view);
+                }
+                differs
+            });
+            if let Err(error) = &metrics.running_state {
+                use openraft::errors::Fatal as Stop;
+                if !matches!(error, Stop::Stopped) {
+                    to_fatal.send_if_modified(|fatal| {
+                        let first = fatal.is_none();
+                        if first {
+                            *fatal = Some(FatalError::Raft(error.to_string()));
+                        }
+                        first
+                    });
+                }
+            }
+        }
+        lease.set_leader(None);
+    });
+    (view, fatal)
+}
+
+fn observe(metrics: &RaftMetrics, lease: &Lease) -> RaftView {
+    let view = RaftView::new(metrics);
+    let configs = metrics.membership_config.get_joint_config().iter();
+    lease.set_voters(
+        configs
+            .map(|ids| ids.iter().copied().map(NodeId).collect())
+            .collect(),
+    );
+    lease.set_leader(view.leader.filter(|_| view.is_leader));
+    view
+}
+
+/// Applies what is sent here to openraft, but not before the node sat out.
+pub(crate) fn spawn_elections(
+    raft: Raft,
+    sits_out_until: Option<Instant>,
+) -> Arc<watch::Sender<bool>> {
+    let (sender, mut wanted) = watch::channel(true);
+    tokio::spawn(async move {
+        if let Some(until) = sits_out_until {
+            tokio::time::sleep_until(until).await;
+        }
+        loop {
+            let enabled = *wanted.borrow_and_update();
+            raft.runtime_config().elect(enabled);
+            if wanted.changed().await.is_err() {
+                break;
+            }
+        }
+    });
+    Arc::new(sender)
+}

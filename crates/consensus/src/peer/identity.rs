@@ -1,0 +1,191 @@
+//! Who talks to whom: a node whose folder is not the one that was made a member must not take
+//! part, since it forgot what it promised.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+use prost::Message;
+use quorate_storage::{MetaKey, Write};
+use quorate_types::{ClusterId, Incarnation, NodeId};
+use quorate_wire::v1;
+use tonic::Status;
+use tonic::metadata::{BinaryMetadataValue, MetadataMap};
+
+use crate::log::{WriteError, Writer};
+
+/// The metadata of every answer: the answerer's `Peer`, as every request has the asker's.
+const PEER_METADATA: &str = "quorate-peer-bin";
+
+/// This process, as it introduces itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub cluster: ClusterId,
+    pub node: NodeId,
+    /// Of the Raft folder.
+    pub incarnation: Incarnation,
+    /// Grows with each start of the process; kept in the Raft folder.
+    pub start_counter: u64,
+}
+
+/// Checks what peers say of themselves, and remembers how often they started.
+pub(crate) struct Peers {
+    own: Identity,
+    writer: Writer,
+    starts: Mutex<Starts>,
+}
+
+type Starts = BTreeMap<NodeId, (Incarnation, u64)>;
+
+/// The incarnation that a membership names for a node, if it names one.
+pub(crate) type Registered = Option<Incarnation>;
+
+impl Peers {
+    /// `starts` is what [`MetaKey::PeerStarts`] holds.
+    pub(crate) fn new(
+        own: Identity,
+        writer: Writer,
+        starts: Option<Bytes>,
+    ) -> Result<Self, prost::DecodeError> {
+        Ok(Self {
+            own,
+            writer,
+            starts: Mutex::new(decode_starts(starts.unwrap_or_default())?),
+        })
+    }
+
+    pub(crate) fn introduce(&self, to: NodeId) -> v1::Peer {
+        v1::Peer {
+            cluster_id: self.own.cluster.0,
+            from: self.own.node.0,
+            to: to.0,
+            incarnation: self.own.incarnation.0,
+            start_counter: self.own.start_counter,
+        }
+    }
+
+    /// Adds this node's introduction to an answer.
+    pub(crate) fn sign<T>(&self, to: NodeId, answer: T) -> tonic::Response<T> {
+        let mut response = tonic::Response::new(answer);
+        let peer = self.introduce(to).encode_to_vec();
+        response
+            .metadata_mut()
+            .insert_bin(PEER_METADATA, BinaryMetadataValue::from_bytes(&peer));
+        response
+    }
+
+    /// Checks the introduction in an answer to a request that was meant for `expected`.
+    pub(crate) async fn check_answer(
+        &self,
+        metadata: &MetadataMap,
+        expected: NodeId,
+        registered: Registered,
+    ) -> Result<(), Status> {
+        let bytes = metadata
+            .get_bin(PEER_METADATA)
+            .and_then(|value| value.to_bytes().ok())
+            .ok_or_else(|| Status::failed_precondition("the answer names no peer"))?;
+        let peer = v1::Peer::decode(bytes)
+            .map_err(|_| Status::invalid_argument("the answer's peer is no message"))?;
+        let from = self.check(Some(peer), registered).await?;
+        if from != expected {
+            return Err(Status::failed_precondition(format!(
+                "this is node {from}, not node {expected}"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Checks an introduction; with `registered`, the sender's incarnation must be that one.
+    pub(crate) async fn check(
+        &self,
+        peer: Option<v1::Peer>,
+        registered: Registered,
+    ) -> Result<NodeId, Status> {
+        let peer = peer.ok_or_else(|| Status::invalid_argument("the request names no peer"))?;
+        let own = &self.own;
+        if peer.cluster_id != own.cluster.0 {
+            return Err(Status::failed_precondition(format!(
+                "this node is in cluster {}, not in {}",
+                own.cluster,
+                ClusterId(peer.cluster_id)
+            )));
+        }
+        if peer.to != own.node.0 {
+            return Err(Status::failed_precondition(format!(
+                "this is node {}, not node {}",
+                own.node, peer.to
+            )));
+        }
+        let from = NodeId(peer.from);
+        let incarnation = Incarnation(peer.incarnation);
+        if let Some(registered) = registered
+            && registered != incarnation
+        {
+            return Err(Status::failed_precondition(format!(
+                "the folder of node {from} is {incarnation}, but the member's is {registered}"
+            )));
+        }
+        self.on_start(from, incarnation, peer.start_counter)
+            .await
+            .map_err(|error| Status::unavailable(error.to_string()))??;
+        Ok(from)
+    }
+
+    /// Remembers the highest start counter of each folder; a lower one is an old image of it.
+    ///
+    /// The record is written before any vote that is asked for in the same request, so it is
+    /// synced with that vote.
+    async fn on_start(
+        &self,
+        from: NodeId,
+        incarnation: Incarnation,
+        counter: u64,
+    ) -> Result<Result<(), Status>, WriteError> {
+        let encoded = {
+            let mut starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = starts.get(&from).filter(|known| known.0 == incarnation);
+            match known {
+                Some((_, highest)) if counter == *highest => return Ok(Ok(())),
+                Some((_, highest)) if counter < *highest => {
+                    return Ok(Err(Status::failed_precondition(format!(
+                        "node {from} says that it started {counter} times, but it started \
+                         {highest} times: its folder was put back"
+                    ))));
+                }
+                _ => {}
+            }
+            starts.insert(from, (incarnation, counter));
+            encode_starts(&starts)
+        };
+        let write = Write::SetMeta(MetaKey::PeerStarts, encoded);
+        self.writer.write_lazily(vec![write]).await?;
+        Ok(Ok(()))
+    }
+}
+
+fn encode_starts(starts: &Starts) -> Bytes {
+    let mut out = Vec::new();
+    for (node, (incarnation, counter)) in starts {
+        let peer = v1::Peer {
+            cluster_id: 0,
+            from: node.0,
+            to: 0,
+            incarnation: incarnation.0,
+            start_counter: *counter,
+        };
+        peer.encode_length_delimited(&mut out)
+            .expect("a vector grows as needed");
+    }
+    out.into()
+}
+
+fn decode_starts(mut bytes: Bytes) -> Result<Starts, prost::DecodeError> {
+    let mut starts = Starts::new();
+    while !bytes.is_empty() {
+        let peer = v1::Peer::decode_length_delimited(&mut bytes)?;
+        let value = (Incarnation(peer.incarnation), peer.start_counter);
+        starts.insert(NodeId(peer.from), value);
+    }
+    Ok(starts)
+}
