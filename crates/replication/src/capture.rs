@@ -78,7 +78,7 @@ fn server_error(error: &ServerError) -> CaptureEnd {
     CaptureEnd::Dump(error.to_string())
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -10,6 +10,7 @@
 
 mod capture;
 mod contract;
+mod feed;
 mod metrics;
 
 pub use capture::{Capture, CaptureEnd, CaptureOptions, ReadStopped};
@@ -17,4 +18,9 @@ pub use contract::{
     AcceptedEntry, AcceptedTransaction, CommittedLog, Fate, Propose, ReadBatch, ReadError,
     TransactionBytes,
 };
-pub use metrics::{CaptureMetrics, FeedMetrics};
+pub use feed::{Accounts, Feed, FeedOptions, START_FILE, stable_identity};
+pub use metrics::{
+    CAPTURED, CAPTURED_TRANSACTIONS, COMMIT_ACCEPTED, COMMIT_ACKNOWLEDGED, COMMIT_PROPOSED,
+    CaptureMetrics, FEED, FEED_CONSUMERS, FEED_REFUSED, FEED_TRANSACTIONS, FeedMetrics,
+    PROPOSALS_REFUSED,
+};
