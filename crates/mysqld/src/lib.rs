@@ -7,15 +7,41 @@
 //!   checked; a pid file is a hint and nothing more.
 //! - No binlog is cut while a process may still have the data folder open.
 
+mod accounts;
+mod binlog_files;
+mod control;
 mod debian;
+mod exec_server;
 mod file_lock;
+mod first_session;
+mod host;
 mod installation;
+mod local_host;
+mod marker;
+mod process;
+mod repair;
+mod rules;
 mod seed;
+mod settings;
 mod sources;
 mod version;
 
+pub use accounts::{Accounts, CAPTURE_USER, CONTROL_USER};
+pub use binlog_files::LocalBinlogs;
+pub use control::{ControlError, Identity, ReplicationSource, ReplicationStatus, Session};
 pub use debian::{FetchError, PackageTree, fetch_debian_tool};
+pub use exec_server::{EXEC_SERVER, exec_server};
 pub use file_lock::{FileLock, machine_lock};
+pub use first_session::{FirstSessionError, first_session};
+pub use host::{BinlogFiles, Host, HostError, Signal};
 pub use installation::{FindError, FindOptions, Installation, default_cache, find_or_fetch};
+pub use local_host::{LocalHost, LocalHostOptions};
+pub use marker::{Marker, MarkerParseError};
+pub use process::ServerProcess;
+pub use repair::{
+    AcceptedIndex, RepairError, RepairReport, Repaired, cut_tail, ensure_stopped, judge,
+    kill_server, wait_until_free,
+};
 pub use seed::{Seed, SeedError, prepare_seed};
+pub use settings::{Finding, Settings, judge_variables};
 pub use version::{Version, VersionError};

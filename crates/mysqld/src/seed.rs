@@ -64,7 +64,11 @@ async fn initialize(installation: &Installation, folder: &Path) -> Result<(), Se
         .args(&installation.options)
         .arg("--initialize-insecure")
         // The binlog would carry the transactions that make the system tables.
-        .args(["--skip-log-bin", "--innodb-redo-log-capacity=8M"])
+        .args([
+            "--skip-log-bin",
+            "--secure-file-priv=NULL",
+            "--loose-innodb-redo-log-capacity=8M",
+        ])
         .arg(path_option("datadir", folder))
         .stdin(Stdio::null())
         .kill_on_drop(true);

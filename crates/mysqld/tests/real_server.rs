@@ -1,41 +1,395 @@
 //! Stories with a real MySQL, which the first of them fetches.
 
-use quorate_mysqld::{FindOptions, default_cache, fetch_debian_tool, find_or_fetch, prepare_seed};
+use std::path::PathBuf;
+use std::time::Duration;
 
-#[tokio::test]
-async fn a_mysql_is_found_or_fetched_and_a_seed_planted() {
+use quorate_mysql_wire::ConnectOptions;
+use quorate_mysqld::{
+    AcceptedIndex, Accounts, CONTROL_USER, ControlError, FileLock, FindOptions, Host, HostError,
+    Installation, LocalHost, LocalHostOptions, Marker, Repaired, ReplicationSource, Seed,
+    ServerProcess, Session, Settings, Signal, cut_tail, default_cache, ensure_stopped,
+    fetch_debian_tool, find_or_fetch, first_session, kill_server, machine_lock, prepare_seed,
+};
+use quorate_net::{Endpoint, Net, TokioNet};
+use quorate_types::{ClusterId, Gtid, GtidSet, Incarnation, NodeId, Secret};
+use tokio::time::{Instant, sleep, timeout};
+
+struct Story {
+    _lock: FileLock,
+    folder: tempfile::TempDir,
+    host: LocalHost,
+    settings: Settings,
+}
+
+async fn mysql() -> (Installation, Seed) {
     let options = FindOptions {
-        explicit: None,
+        explicit: std::env::var_os("QUORATE_MYSQLD").map(PathBuf::from),
         cache: default_cache(),
     };
     let progress = |text: &str| eprintln!("{text}");
-    let started = tokio::time::Instant::now();
-    let installation = find_or_fetch(&options, &progress).await.unwrap();
-    eprintln!(
-        "MySQL {} after {:?}",
-        installation.version,
-        started.elapsed()
-    );
-    let seed = prepare_seed(&installation, &options.cache).await.unwrap();
-    eprintln!("seed after {:?}", started.elapsed());
-    let folder = tempfile::tempdir().unwrap();
-    let started = tokio::time::Instant::now();
-    seed.plant(&folder.path().join("mysql")).unwrap();
-    eprintln!("planted in {:?}", started.elapsed());
-    assert!(folder.path().join("mysql/ibdata1").is_file());
-    assert!(!folder.path().join("mysql/auto.cnf").exists());
-    for tool in ["mysql", "mysqlbinlog", "mysqldump"] {
-        let output = installation.tool(tool).arg("--version").output().unwrap();
-        assert!(output.status.success(), "{tool}");
+    let installation = find_or_fetch(&options, &progress)
+        .await
+        .expect("find or fetch MySQL");
+    let seed = prepare_seed(&installation, &options.cache)
+        .await
+        .expect("prepare a seed");
+    (installation, seed)
+}
+
+/// Cargo builds examples beside the tests' own folder.
+fn launcher() -> PathBuf {
+    let this = std::env::current_exe().expect("this program has a path");
+    this.ancestors()
+        .nth(2)
+        .expect("deps is in a folder")
+        .join("examples/exec-server")
+}
+
+impl Story {
+    async fn begin() -> Self {
+        let lock = machine_lock().await.expect("lock the machine");
+        let (installation, seed) = mysql().await;
+        let folder = tempfile::tempdir().expect("make a folder");
+        let path = |name: &str| folder.path().join(name);
+        let listener = TokioNet
+            .listen(&Endpoint::Tcp("127.0.0.1:0".into()))
+            .await
+            .expect("bind a port");
+        let port = listener.local.port().expect("TCP has ports");
+        let host = LocalHost::new(LocalHostOptions {
+            installation,
+            seed,
+            launcher: launcher(),
+            data_folder: path("mysql"),
+            cut_folder: path("cut"),
+            log_file: path("mysqld.log"),
+            pid_file: path("mysqld.pid"),
+        });
+        let mut settings = Settings::new(7, port, path("mysql.sock"));
+        settings.buffer_pool_bytes = 32 << 20;
+        Self {
+            _lock: lock,
+            folder,
+            host,
+            settings,
+        }
+    }
+
+    async fn session(&self, user: &str, password: &str) -> Result<Session, ControlError> {
+        let options = ConnectOptions {
+            user: user.into(),
+            password: Secret::new(password.into()),
+            secure_transport: true,
+            ..ConnectOptions::default()
+        };
+        let endpoint = Endpoint::Unix(self.settings.socket.clone());
+        Session::open(&TokioNet, &endpoint, &options).await
+    }
+
+    async fn root(&self, process: &ServerProcess) -> Session {
+        let options = ConnectOptions {
+            user: "root".into(),
+            secure_transport: true,
+            ..ConnectOptions::default()
+        };
+        let endpoint = Endpoint::Unix(self.settings.socket.clone());
+        let first = first_session(&self.host, process, &TokioNet, &endpoint, &options);
+        match timeout(Duration::from_secs(60), first).await {
+            Ok(Ok(session)) => session,
+            error => {
+                let log = std::fs::read_to_string(self.folder.path().join("mysqld.log"));
+                panic!("{error:?}\n{}", log.unwrap_or_default());
+            }
+        }
+    }
+}
+
+impl Drop for Story {
+    fn drop(&mut self) {
+        // A story that failed must not leave its server behind.
+        let pid = std::fs::read_to_string(self.folder.path().join("mysqld.pid"));
+        let pid = pid.ok().and_then(|pid| pid.trim().parse::<i32>().ok());
+        let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) else {
+            return;
+        };
+        let line = std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero()));
+        let ours = self.folder.path().as_os_str().as_encoded_bytes();
+        if line.is_ok_and(|line| line.windows(ours.len()).any(|window| window == ours)) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+}
+
+struct Accepted(GtidSet);
+
+impl AcceptedIndex for Accepted {
+    fn is_accepted(&self, gtid: &Gtid) -> bool {
+        self.0.contains(*gtid)
+    }
+
+    fn checksum(&self, _: &Gtid) -> Option<u32> {
+        None
     }
 }
 
 #[tokio::test]
-async fn sysbench_is_fetched_and_runs() {
+async fn tools_are_found_or_fetched() {
+    let (installation, seed) = mysql().await;
+    for tool in ["mysql", "mysqlbinlog", "mysqldump"] {
+        let output = installation.tool(tool).arg("--version").output().unwrap();
+        assert!(output.status.success(), "{tool}: {output:?}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    seed.plant(&folder.path().join("mysql")).unwrap();
+    assert!(folder.path().join("mysql/ibdata1").is_file());
+    assert!(!folder.path().join("mysql/auto.cnf").exists());
     let progress = |text: &str| eprintln!("{text}");
     let tree = fetch_debian_tool("sysbench", &default_cache(), &progress)
         .await
         .unwrap();
     let output = tree.tool("sysbench").arg("--version").output().unwrap();
     assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn a_server_whose_sidecar_is_gone_is_not_started_any_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let lock = folder.path().join("lock");
+    let run = |parent: u32| {
+        let mut command = std::process::Command::new(launcher());
+        command
+            .arg("exec-server")
+            .arg(&lock)
+            .arg(parent.to_string());
+        command.args(["touch".as_ref(), folder.path().join("ran").as_os_str()]);
+        command.status().unwrap().success()
+    };
+    assert!(!run(std::process::id() + 1));
+    assert!(!folder.path().join("ran").exists());
+    assert!(run(std::process::id()));
+    assert!(folder.path().join("ran").exists());
+}
+
+#[tokio::test]
+async fn a_new_server_is_a_safe_replica_that_is_adopted_and_controlled() {
+    let story = Story::begin().await;
+    let host = &story.host;
+    host.plant().await.unwrap();
+    assert!(host.data_folder_is_free().unwrap());
+    let marker = Marker {
+        cluster: ClusterId(1),
+        node: NodeId(1),
+        incarnation: Incarnation(2),
+        start_counter: 1,
+        last_epoch: None,
+    };
+    host.write_marker(&marker).unwrap();
+    assert_eq!(host.read_marker().unwrap(), Some(marker));
+
+    let started = Instant::now();
+    let process = host.start(&story.settings).await.unwrap();
+    let mut root = story.root(&process).await;
+    eprintln!("started in {:?}", started.elapsed());
+    assert!(!host.data_folder_is_free().unwrap());
+    assert_eq!(root.check_settings().await.unwrap(), []);
+    assert!(root.is_safe_replica().await.unwrap());
+    assert!(root.gtid_executed().await.unwrap().is_empty());
+
+    // A session of its own: what happens to ours does not reach it.
+    let pid = rustix::process::Pid::from_raw(process.pid().try_into().unwrap()).unwrap();
+    assert_eq!(rustix::process::getsid(Some(pid)).unwrap(), pid);
+    // A server that was started without our lock is noticed by InnoDB's.
+    std::fs::remove_file(host.options().data_folder.join("quorate.server-lock")).unwrap();
+    assert!(!host.data_folder_is_free().unwrap());
+    let second = host.start(&story.settings).await;
+    assert!(matches!(second, Err(HostError::InUse)));
+
+    // Another sidecar finds the same process, and a wrong pid file does not matter.
+    std::fs::write(&host.options().pid_file, "1\n").unwrap();
+    let other = LocalHost::new(host.options().clone());
+    assert!(!other.claim().unwrap());
+    let adopted = other.adopt().await.unwrap().expect("a server runs");
+    assert_eq!(adopted.pid(), process.pid());
+    other.signal(&adopted, Signal::Terminate).unwrap();
+    timeout(Duration::from_secs(30), other.exited(&adopted))
+        .await
+        .unwrap();
+    host.exited(&process).await;
+    assert!(host.data_folder_is_free().unwrap());
+    assert!(other.adopt().await.unwrap().is_none());
+    host.wipe().await.unwrap();
+    assert!(!host.data_folder_exists());
+}
+
+#[tokio::test]
+async fn control_makes_its_accounts_follows_a_feed_and_switches_the_gate() {
+    let story = Story::begin().await;
+    let host = &story.host;
+    host.plant().await.unwrap();
+    let process = host.start(&story.settings).await.unwrap();
+    let mut root = story.root(&process).await;
+    let accounts = Accounts {
+        control: Secret::new("it's \\ control".into()),
+        capture: Secret::new("capture".into()),
+    };
+    for _ in 0..2 {
+        accounts.install(&mut root).await.unwrap();
+    }
+    assert!(root.gtid_executed().await.unwrap().is_empty());
+    let mut control = story
+        .session(CONTROL_USER, "it's \\ control")
+        .await
+        .unwrap();
+    control.probe().await.unwrap();
+    eprintln!("{:?}", control.identity().await.unwrap());
+
+    let source = ReplicationSource {
+        host: "127.0.0.1".into(),
+        port: 1,
+        user: "feed".into(),
+        password: Secret::new("feed".into()),
+    };
+    for _ in 0..2 {
+        control.start_replication(&source).await.unwrap();
+    }
+    let status = control.replication_status().await.unwrap();
+    assert!(
+        status.configured && status.applying && !status.receiving,
+        "{status:?}"
+    );
+    control.stop_replication_and_reset().await.unwrap();
+    assert!(!control.replication_status().await.unwrap().configured);
+
+    while control.end_foreign_sessions(&[]).await.unwrap() > 0 {
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert!(!root.probe().await.unwrap_err().session_is_usable());
+    control.enable_semi_sync_source().await.unwrap();
+    assert_eq!(control.semi_sync_clients().await.unwrap(), 0);
+    assert!(!control.is_safe_replica().await.unwrap());
+    control.disable_semi_sync_source().await.unwrap();
+
+    control.set_writable().await.unwrap();
+    for sql in [
+        "CREATE DATABASE app",
+        "CREATE EVENT app.`a``b` ON SCHEDULE EVERY 1 DAY DO SELECT 1",
+        "ALTER EVENT app.`a``b` DISABLE ON REPLICA",
+    ] {
+        let mut root = story.root(&process).await;
+        root.run("prepare", sql).await.unwrap();
+    }
+    assert_eq!(control.enable_replica_events().await.unwrap(), 1);
+    assert_eq!(control.enable_replica_events().await.unwrap(), 0);
+    let definer = "SELECT DEFINER FROM information_schema.EVENTS";
+    let definer = control.run("read", definer).await.unwrap().scalar();
+    assert_eq!(definer.as_deref(), Some("root@localhost"));
+    kill_server(host, &process).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_unacknowledged_insert_and_ddl_are_gone_after_kill_and_cut() {
+    let story = Story::begin().await;
+    let host = &story.host;
+    host.plant().await.unwrap();
+    let process = host.start(&story.settings).await.unwrap();
+    let mut root = story.root(&process).await;
+    root.set_writable().await.unwrap();
+    for sql in [
+        "CREATE DATABASE app",
+        "CREATE TABLE app.t (id INT PRIMARY KEY)",
+        "INSERT INTO app.t VALUES (1)",
+    ] {
+        root.run("prepare", sql).await.unwrap();
+    }
+    let accepted = root.gtid_executed().await.unwrap();
+    root.enable_semi_sync_source().await.unwrap();
+    // Each waits for ever; the session's task is dropped with it.
+    let mut waiting = Vec::new();
+    for sql in [
+        "INSERT INTO app.t VALUES (2)",
+        "CREATE TABLE app.phantom (id INT)",
+    ] {
+        let mut session = story.session("root", "").await.unwrap();
+        waiting.push(tokio::spawn(async move {
+            session.run("wait", sql).await.is_ok()
+        }));
+        sleep(Duration::from_millis(500)).await;
+    }
+    assert!(waiting.iter().all(|task| !task.is_finished()));
+    assert!(matches!(
+        root.set_read_only(1).await,
+        Err(ControlError::InFlight)
+    ));
+
+    kill_server(host, &process).await.unwrap();
+    for task in waiting {
+        assert!(!task.await.unwrap(), "a client was told OK");
+    }
+    ensure_stopped(host).await.unwrap();
+    let cut = |label: &str| cut_tail(host, label.into(), Accepted(accepted.clone()));
+    let Repaired::MayStart(report) = cut("1").await.unwrap() else {
+        panic!("clone")
+    };
+    assert_eq!(report.cut.expect("there is a tail").tail.len(), 2);
+    assert_eq!(
+        std::fs::read_dir(story.folder.path().join("cut"))
+            .unwrap()
+            .count(),
+        1
+    );
+    let again = cut("2").await.unwrap();
+    assert!(matches!(again, Repaired::MayStart(report) if report.cut.is_none()));
+
+    let process = host.start(&story.settings).await.unwrap();
+    let mut root = story.root(&process).await;
+    assert_eq!(root.gtid_executed().await.unwrap(), accepted);
+    let rows = root
+        .run("count", "SELECT COUNT(*) FROM app.t")
+        .await
+        .unwrap();
+    assert_eq!(rows.scalar().as_deref(), Some("1"));
+    let tables = root.run("list", "SHOW TABLES FROM app").await.unwrap();
+    assert_eq!(tables.rows.len(), 1);
+    kill_server(host, &process).await.unwrap();
+}
+
+#[tokio::test]
+async fn sysbench_logs_in_over_plain_tcp() {
+    let story = Story::begin().await;
+    let host = &story.host;
+    host.plant().await.unwrap();
+    let process = host.start(&story.settings).await.unwrap();
+    let mut root = story.root(&process).await;
+    root.set_writable().await.unwrap();
+    for sql in [
+        "CREATE DATABASE app",
+        "CREATE USER app@'%' IDENTIFIED BY 'app'",
+        "GRANT ALL ON app.* TO app@'%'",
+    ] {
+        root.run("prepare", sql).await.unwrap();
+    }
+    let progress = |text: &str| eprintln!("{text}");
+    let tree = fetch_debian_tool("sysbench", &default_cache(), &progress)
+        .await
+        .unwrap();
+    let output = tree
+        .tool("sysbench")
+        .args([
+            "oltp_insert",
+            "--mysql-host=127.0.0.1",
+            "--mysql-user=app",
+            "--mysql-password=app",
+        ])
+        .args(["--mysql-db=app", "--tables=1", "--table-size=10"])
+        .arg(format!("--mysql-port={}", story.settings.port))
+        .arg("prepare")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let encrypted = root
+        .run("read", "SHOW GLOBAL STATUS LIKE 'Ssl_finished_accepts'")
+        .await
+        .unwrap();
+    assert_eq!(encrypted.rows[0].text(1).as_deref(), Some("0"));
+    kill_server(host, &process).await.unwrap();
 }

@@ -134,6 +134,8 @@ impl Framing {
         }
         if !self.authenticated && self.client.started && self.server.first_seen {
             self.authenticated = self.server.first == HEADER_OK;
+            // This OK ends the exchange, even if other packets of the server came before it.
+            self.answers_in_one |= self.authenticated;
         }
     }
 

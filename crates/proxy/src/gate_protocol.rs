@@ -82,7 +82,6 @@ impl RefusalReason {
     ];
 
     /// The value of the label `reason` in metrics.
-
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::NotServing => "not_serving",

@@ -76,6 +76,10 @@ async fn find_primary<N: Net, R: RoleWatch, D: GateDialer>(
             Ok(Ok(None)) => {}
             Ok(Err(error)) => {
                 tracing::debug!(error, "the primary's gate did not open");
+                // An attempt that fails at once is never timed out.
+                if Instant::now() >= deadline {
+                    return Err(error);
+                }
                 why = error;
                 tokio::select! {
                     _ = route.changed() => {}

@@ -137,13 +137,14 @@ pub(crate) fn gate_port(node: NodeId) -> Endpoint {
     port(node, 6)
 }
 
+type Dial = fn(NodeId) -> Option<Endpoint>;
+
 /// One node: a server that greets with its node's number and echoes, its gate, and its ports.
 pub(crate) struct TestNode {
-    pub(crate) id: NodeId,
     pub(crate) role: FakeRole,
     pub(crate) gate: GateHandle,
     pub(crate) handle: ProxyHandle,
-    pub(crate) proxy: Arc<Proxy<MemoryNet, FakeRole, fn(NodeId) -> Option<Endpoint>>>,
+    pub(crate) proxy: Arc<Proxy<MemoryNet, FakeRole, Dial>>,
     /// What reached its server.
     pub(crate) received: Arc<Mutex<Vec<u8>>>,
 }
@@ -229,7 +230,7 @@ async fn start_node(
         metrics: Metrics::default(),
     });
     tokio::spawn(gate.run(net.listen(&gate_port(id)).await.unwrap()));
-    let dialer: fn(NodeId) -> Option<Endpoint> = |node| Some(gate_port(node));
+    let dialer: Dial = |node| Some(gate_port(node));
     let (proxy, handle) = Proxy::new(ProxyParts {
         net: net.clone(),
         role: role.clone(),
@@ -243,7 +244,6 @@ async fn start_node(
     let read_only = net.listen(&port(id, 1)).await.unwrap();
     tokio::spawn(Arc::clone(&proxy).run(read_write, read_only));
     TestNode {
-        id,
         role,
         gate: gate_handle,
         handle,

@@ -1,1 +1,5 @@
-fn main() {}
+//! The program: see the crate's library.
+
+fn main() -> std::process::ExitCode {
+    quorate::main()
+}

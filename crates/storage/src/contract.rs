@@ -76,6 +76,8 @@ impl Write {
 /// **Durability.** When `sync` returns, everything written before it survives kill -9 and power
 /// loss. Without `sync` nothing is promised.
 ///
+/// **Opening.** What a store finds when it is opened after a crash is durable before it is seen.
+///
 /// **Errors.** Every error is fatal to the node: the caller stops the process.
 pub trait LogDisk: Send + 'static {
     type Reader: LogRead;

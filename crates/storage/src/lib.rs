@@ -4,6 +4,10 @@
 //! # Invariants
 //! - Only [`LogDisk::sync`] makes anything durable, and what it made durable survives a power loss.
 //! - A failed sync is final: durability is unknown then, so the process stops, it never retries.
+//! - What a store finds when it opens is durable before anyone sees it.
+//! - A crash leaves a prefix of what was written, large records and values whole.
+//! - Damage is an error: a checksum covers every value and its key, and a witness beside sled tells
+//!   when sled opens with less than was synced.
 
 mod contents;
 mod contract;

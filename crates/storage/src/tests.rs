@@ -1,11 +1,13 @@
 mod damage;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use quorate_types::LogIndex;
 use tempfile::TempDir;
 
 use crate::suite::{Machine, record, records, run};
-use crate::{Error, LogDisk, LogRead, MemoryDisk, Options, SledDisk, Write};
+use crate::{Error, LogDisk, LogRead, MemoryDisk, MetaKey, Options, SledDisk, Write};
 
 struct MemoryMachine(MemoryDisk);
 
@@ -146,4 +148,69 @@ fn no_size_makes_sled_keep_a_value_in_a_file_of_its_own() {
     std::fs::write(dir.path().join("blobs/1"), b"").unwrap();
     let refused = sled_in(dir.path()).unwrap_err();
     assert!(matches!(refused, Error::Corrupt { .. }), "{refused}");
+}
+
+#[test]
+fn readers_never_see_a_hole_while_the_log_is_cut_at_both_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut disk = sled_in(dir.path()).unwrap();
+    let reader = disk.reader();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(|| {
+            let mut reads = 0_u64;
+            while !done.load(Ordering::Relaxed) {
+                if let Some((first, last)) = reader.bounds().unwrap() {
+                    reader.read(first..last.next(), 1 << 20).unwrap();
+                    reader
+                        .read(LogIndex(last.0.saturating_sub(1))..last.next(), 1 << 20)
+                        .unwrap();
+                }
+                reader.meta(MetaKey::Snapshot).unwrap();
+                reader
+                    .read_accepted(LogIndex(0)..LogIndex(u64::MAX), 1 << 20)
+                    .unwrap();
+                reads += 1;
+            }
+            reads
+        });
+        let mut next = 1;
+        for round in 0..300 {
+            let bytes = [500, 80_000, 3_000][round as usize % 3];
+            let snapshot = record(round, [10, 200_000][round as usize % 2]).bytes;
+            let writes = vec![
+                Write::TruncateFrom(LogIndex(next - round % 3)),
+                Write::Append(records(next - round % 3..next + 5, bytes)),
+                Write::SetMeta(MetaKey::Snapshot, snapshot),
+                Write::PutAccepted(records(next..next + 5, bytes)),
+                Write::PurgeTo(LogIndex(next.saturating_sub(20))),
+                Write::PurgeAcceptedTo(LogIndex(next.saturating_sub(20))),
+            ];
+            next += 5;
+            disk.write(writes).unwrap();
+            disk.sync().unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+        assert!(reading.join().unwrap() > 10);
+    });
+}
+
+#[test]
+fn what_is_purged_makes_room_for_what_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut disk = sled_in(dir.path()).unwrap();
+    let mut largest = 0;
+    for group in 0..600 {
+        let from = 1 + group * 8;
+        disk.write(vec![Write::Append(records(from..from + 8, 30_000))])
+            .unwrap();
+        disk.write(vec![Write::PurgeTo(LogIndex(from.saturating_sub(80)))])
+            .unwrap();
+        disk.sync().unwrap();
+        largest = largest.max(disk.disk_bytes().unwrap());
+    }
+    assert!(
+        largest < 100 << 20,
+        "2.4 MB live in 144 MB written took {largest} bytes"
+    );
 }

@@ -94,10 +94,15 @@ fn put_state(out: &mut Vec<u8>, state: &State) {
         None => out.push(0),
         Some(CurrentEpoch { epoch, node }) => {
             out.push(1);
-            put_number(out, epoch.0.leader.term.0);
-            put_number(out, epoch.0.leader.node.0);
-            put_number(out, epoch.0.index.0);
+            put_log_id(out, epoch.0);
             put_number(out, node.0);
+        }
+    }
+    match state.set_primary {
+        None => out.push(0),
+        Some(id) => {
+            out.push(1);
+            put_log_id(out, id);
         }
     }
     put_number(out, state.next_number);
@@ -137,6 +142,11 @@ fn read_state(reader: &mut Reader<'_>) -> Result<State, CodecError> {
         [1] => Some(read_epoch(reader)?),
         _ => return Err(CodecError::Illegal("epoch")),
     };
+    let set_primary = match reader.array()? {
+        [0] => None,
+        [1] => Some(read_log_id(reader)?),
+        _ => return Err(CodecError::Illegal("last SetPrimary")),
+    };
     let next_number = reader.number()?;
     let open = match reader.array()? {
         [0] => None,
@@ -160,6 +170,7 @@ fn read_state(reader: &mut Reader<'_>) -> Result<State, CodecError> {
     Ok(State {
         accepted,
         epoch,
+        set_primary,
         next_number,
         open,
         baseline,
@@ -169,14 +180,24 @@ fn read_state(reader: &mut Reader<'_>) -> Result<State, CodecError> {
     })
 }
 
-fn read_epoch(reader: &mut Reader<'_>) -> Result<CurrentEpoch, CodecError> {
+fn put_log_id(out: &mut Vec<u8>, id: LogId) {
+    put_number(out, id.leader.term.0);
+    put_number(out, id.leader.node.0);
+    put_number(out, id.index.0);
+}
+
+fn read_log_id(reader: &mut Reader<'_>) -> Result<LogId, CodecError> {
     let leader = LeaderId {
         term: Term(reader.number()?),
         node: NodeId(reader.number()?),
     };
     let index = LogIndex(reader.number()?);
+    Ok(LogId { leader, index })
+}
+
+fn read_epoch(reader: &mut Reader<'_>) -> Result<CurrentEpoch, CodecError> {
     Ok(CurrentEpoch {
-        epoch: Epoch(LogId { leader, index }),
+        epoch: Epoch(read_log_id(reader)?),
         node: NodeId(reader.number()?),
     })
 }

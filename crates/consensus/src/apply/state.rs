@@ -14,6 +14,8 @@ pub const APPLY_LEVEL: u32 = 1;
 pub struct State {
     pub(super) accepted: GtidSet,
     pub(super) epoch: Option<CurrentEpoch>,
+    /// The last `SetPrimary` that took effect, with a node or none: all epochs before it are over.
+    pub(super) set_primary: Option<LogId>,
     /// Of the next transaction that can be accepted; 1 at the start of an epoch.
     pub(super) next_number: u64,
     pub(super) open: Option<OpenTransaction>,
@@ -57,6 +59,7 @@ impl Default for State {
         Self {
             accepted: GtidSet::new(),
             epoch: None,
+            set_primary: None,
             next_number: 1,
             open: None,
             baseline: Baseline::Open,
@@ -77,6 +80,12 @@ impl State {
     #[must_use]
     pub fn epoch(&self) -> Option<Epoch> {
         self.epoch.map(|current| current.epoch)
+    }
+
+    /// The last `SetPrimary` that took effect, whether it began an epoch or only ended one.
+    #[must_use]
+    pub fn set_primary(&self) -> Option<LogId> {
+        self.set_primary
     }
 
     /// The current epoch's node.
@@ -160,6 +169,7 @@ impl State {
             self.baseline = Baseline::None;
         }
         self.epoch = epoch;
+        self.set_primary = Some(id);
         self.next_number = 1;
         self.open = None;
         Outcome::PrimarySet {

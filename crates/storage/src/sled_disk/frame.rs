@@ -193,3 +193,63 @@ pub(super) fn decode_group(
 fn length(length: usize) -> u32 {
     u32::try_from(length).expect("nothing of 4 GiB is ever written")
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_payload_of_any_bytes_is_records_or_damage(
+            first: u64,
+            count: u32,
+            payload in prop::collection::vec(any::<u8>(), 0..60),
+        ) {
+            if let Ok(records) = decode_group(LogIndex(first), count, &payload) {
+                prop_assert_eq!(records.len(), count as usize);
+            }
+        }
+
+        #[test]
+        fn records_come_back_from_values_that_are_small_enough(
+            lengths in prop::collection::vec(prop_oneof![0..900_usize, 60_000..140_000_usize], 0..9),
+            packed: bool,
+        ) {
+            let record = |(index, length)| Record {
+                index: LogIndex(index),
+                bytes: Bytes::from(vec![index as u8; length]),
+            };
+            let records: Vec<_> = (7..).zip(lengths).map(record).collect();
+            let mut found: Vec<Record> = Vec::new();
+            let mut large = Vec::new();
+            for (key, value) in encode(&records, packed) {
+                prop_assert!(value.len() <= VALUE_BYTES_MAX);
+                let (index, piece) = parse_record_key(&key).unwrap();
+                let frame = unseal(&key, &value).unwrap();
+                if frame.kind == Kind::Group {
+                    found.extend(decode_group(index, frame.count, frame.payload).unwrap());
+                    continue;
+                }
+                large.extend_from_slice(frame.payload);
+                if piece + 1 == frame.count {
+                    found.push(Record { index, bytes: std::mem::take(&mut large).into() });
+                }
+            }
+            prop_assert_eq!(found, records);
+        }
+
+        #[test]
+        fn a_value_with_one_wrong_bit_is_damage(
+            payload in prop::collection::vec(any::<u8>(), 0..60),
+            bit: usize,
+        ) {
+            let mut value = seal(b"key", Kind::Whole, 3, &payload);
+            prop_assert!(unseal(b"another", &value).is_err());
+            let bit = bit % (value.len() * 8);
+            value[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(unseal(b"key", &value).is_err());
+        }
+    }
+}

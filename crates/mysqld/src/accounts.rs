@@ -1,0 +1,69 @@
+use quorate_types::Secret;
+
+use crate::control::{ControlError, Session, quote};
+use crate::version::Version;
+
+/// The sidecar's own accounts. No other account may have `REPLICATION SLAVE` or
+/// `SYSTEM_VARIABLES_ADMIN`: with them one can release commits that wait.
+#[derive(Clone, Debug)]
+pub struct Accounts {
+    /// Of [`CONTROL_USER`].
+    pub control: Secret,
+    /// Of [`CAPTURE_USER`].
+    pub capture: Secret,
+}
+
+pub const CONTROL_USER: &str = "quorate";
+pub const CAPTURE_USER: &str = "quorate_capture";
+
+/// The server's socket, and its port on loopback, whose name is not resolved.
+const HOSTS: [&str; 2] = ["localhost", "127.0.0.1"];
+
+/// What control does: no SHUTDOWN, since only a signal of ours ends a server.
+const CONTROL_PRIVILEGES: &str = "SELECT, RELOAD, PROCESS, EVENT, REPLICATION SLAVE, \
+    REPLICATION CLIENT, BACKUP_ADMIN, BINLOG_ADMIN, CLONE_ADMIN, CONNECTION_ADMIN, \
+    REPLICATION_APPLIER, REPLICATION_SLAVE_ADMIN, SESSION_VARIABLES_ADMIN, SYSTEM_USER, \
+    SYSTEM_VARIABLES_ADMIN, XA_RECOVER_ADMIN";
+
+impl Accounts {
+    /// Makes the accounts, or gives them these passwords again, without a trace in the binlog.
+    ///
+    /// `session` is one of an account that may do it: `root` on the socket of a new server. The
+    /// server is writable in between, so it must not be reachable by others, and it is read-only
+    /// when this returns without an error.
+    pub async fn install(&self, session: &mut Session) -> Result<(), ControlError> {
+        let what = "keep the sidecar's accounts out of the binlog";
+        session.run(what, "SET SESSION sql_log_bin=0").await?;
+        session.set_writable().await?;
+        // To keep the definers of events: one privilege became two.
+        let definer = if session.identity().await?.version < Version::new(8, 2, 0) {
+            "SET_USER_ID"
+        } else {
+            "SET_ANY_DEFINER, ALLOW_NONEXISTENT_DEFINER"
+        };
+        let control = format!("{CONTROL_PRIVILEGES}, {definer}");
+        let capture = "REPLICATION SLAVE, REPLICATION CLIENT";
+        let accounts = [
+            (CONTROL_USER, &self.control, control.as_str()),
+            (CAPTURE_USER, &self.capture, capture),
+        ];
+        for (user, password, privileges) in accounts {
+            for host in HOSTS {
+                let account = format!("{}@{}", quote(user), quote(host));
+                let password = quote(password.expose());
+                for sql in [
+                    format!("CREATE USER IF NOT EXISTS {account}"),
+                    format!("ALTER USER {account} IDENTIFIED BY {password} PASSWORD EXPIRE NEVER"),
+                    format!("GRANT {privileges} ON *.* TO {account}"),
+                ] {
+                    session.run("make the sidecar's accounts", &sql).await?;
+                }
+            }
+        }
+        session.set_read_only(5).await?;
+        session
+            .run("log again", "SET SESSION sql_log_bin=1")
+            .await
+            .map(drop)
+    }
+}

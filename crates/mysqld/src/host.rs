@@ -1,0 +1,131 @@
+use std::future::Future;
+use std::io;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use crate::marker::{Marker, MarkerParseError};
+use crate::seed::SeedError;
+use crate::settings::Settings;
+
+/// What fits into a socket's address on Linux.
+pub(crate) const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// What may be sent to a server's process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// Only for a server that is a read-only replica and no semi-sync source: any other one commits
+    /// what waits, and tells its clients so.
+    Terminate,
+    Kill,
+}
+
+/// Why something about a data folder or its process failed.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    #[error("{what} {}", path.display())]
+    Files {
+        what: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error("read the marker file")]
+    Marker(#[from] MarkerParseError),
+    #[error("make a data folder from the seed")]
+    Seed(#[from] SeedError),
+    #[error("the data folder belongs to another process")]
+    NotOurs,
+    #[error("a process still uses the data folder")]
+    InUse,
+    #[error(
+        "the path of the server's socket, {}, is longer than {SOCKET_PATH_BYTES_MAX} bytes: use a \
+         folder with a shorter path",
+        .0.display()
+    )]
+    SocketPath(PathBuf),
+}
+
+/// The machine that one mysqld runs on: its process and its files.
+///
+/// The simulation has another one. Everything that decides is above this trait.
+///
+/// **Ownership.** Every call but [`Host::claim`] expects the claim to be held if the data folder
+/// exists; two sidecars never work on one folder.
+///
+/// **Cancellation.** A future that is dropped may leave its work done, half done or not done, but
+/// always so that the same call can be made again.
+pub trait Host: Clone + Send + Sync + 'static {
+    /// Names one process for ever. Dropping it leaves the process running.
+    type Process: Send + Sync + 'static;
+    type Binlogs: BinlogFiles;
+
+    /// Starts the server in a session of its own, so that it outlives this process. Returns before
+    /// the server answers.
+    fn start(
+        &self,
+        settings: &Settings,
+    ) -> impl Future<Output = Result<Self::Process, HostError>> + Send;
+
+    /// The running server of this data folder, if there is one: executable and data folder are
+    /// checked, no process id is believed.
+    fn adopt(&self) -> impl Future<Output = Result<Option<Self::Process>, HostError>> + Send;
+
+    /// A process that ended already is no error.
+    fn signal(&self, process: &Self::Process, signal: Signal) -> Result<(), HostError>;
+
+    /// Returns when the process is gone with all its threads, and reaped if need be. May be called
+    /// any number of times.
+    fn exited(&self, process: &Self::Process) -> impl Future<Output = ()> + Send;
+
+    fn data_folder_exists(&self) -> bool;
+
+    /// Whether no process holds the locks that a server of this folder holds from before it opens
+    /// the first file until it is gone.
+    fn data_folder_is_free(&self) -> Result<bool, HostError>;
+
+    /// Locks the folder for this process. False if another one has it.
+    fn claim(&self) -> Result<bool, HostError>;
+
+    /// Makes a new server's data folder, whole and synced, from the seed; and claims it.
+    fn plant(&self) -> impl Future<Output = Result<(), HostError>> + Send;
+
+    /// Removes the data folder. Refused while it is in use.
+    fn wipe(&self) -> impl Future<Output = Result<(), HostError>> + Send;
+
+    /// None if the folder has no marker.
+    fn read_marker(&self) -> Result<Option<Marker>, HostError>;
+
+    /// Synced when it returns; a crash leaves the old marker or the new one.
+    fn write_marker(&self, marker: &Marker) -> Result<(), HostError>;
+
+    /// Runs blocking work on the binlog files where it hurts nobody.
+    fn with_binlogs<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self::Binlogs) -> T + Send + 'static,
+    ) -> impl Future<Output = T> + Send;
+}
+
+/// The binlog files of a server that does not run.
+///
+/// **Crash promises.** Each call that changes something is synced when it returns, and a crash in it
+/// leaves the state before or after it, or one in which the same call can be made again.
+pub trait BinlogFiles: Send + Sync + 'static {
+    type File: io::Read + io::Seek + Send + 'static;
+
+    /// The files in the index, oldest first. Empty if there is no index.
+    fn list(&self) -> io::Result<Vec<String>>;
+
+    fn open(&self, file: &str) -> io::Result<Self::File>;
+
+    fn length(&self, file: &str) -> io::Result<u64>;
+
+    /// Copies a range of `file` into the folder of cut tails, under a name made of `label`, the
+    /// file's name and the range's start. Keeping it again replaces the copy.
+    fn keep_aside(&self, label: &str, file: &str, range: Range<u64>) -> io::Result<()>;
+
+    /// Takes all files after `last` out of the index, then removes them.
+    fn drop_after(&self, last: &str) -> io::Result<()>;
+
+    /// Shortens the file, and marks it as not closed, so that the server recovers from it: else
+    /// it would leave the transactions that are prepared in the engine as they are.
+    fn truncate(&self, file: &str, length: u64) -> io::Result<()>;
+}

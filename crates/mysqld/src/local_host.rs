@@ -1,0 +1,274 @@
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+
+use rustix::fs::{FlockOperation, fcntl_lock};
+
+use crate::binlog_files::{LocalBinlogs, replace_file, sync_folder};
+use crate::exec_server;
+use crate::file_lock::FileLock;
+use crate::host::{Host, HostError, SOCKET_PATH_BYTES_MAX, Signal};
+use crate::installation::Installation;
+use crate::marker::Marker;
+use crate::process::{self, ServerProcess};
+use crate::seed::Seed;
+use crate::settings::Settings;
+
+/// Held by the sidecar that owns the folder.
+const OWNER_LOCK: &str = "quorate.lock";
+/// Held by the server itself.
+const SERVER_LOCK: &str = "quorate.server-lock";
+const MARKER: &str = "quorate.marker";
+const MARKER_NEW: &str = "quorate.marker-new";
+/// InnoDB locks this one for as long as it runs.
+const SYSTEM_TABLESPACE: &str = "ibdata1";
+
+/// Where everything of one server is. All paths are absolute.
+#[derive(Clone, Debug)]
+pub struct LocalHostOptions {
+    pub installation: Installation,
+    pub seed: Seed,
+    /// The binary whose subcommand [`exec_server::EXEC_SERVER`] runs servers.
+    pub launcher: PathBuf,
+    pub data_folder: PathBuf,
+    /// Where cut tails are kept.
+    pub cut_folder: PathBuf,
+    /// The server's own output; appended to.
+    pub log_file: PathBuf,
+    /// For people and tests.
+    pub pid_file: PathBuf,
+}
+
+/// This machine.
+#[derive(Clone, Debug)]
+pub struct LocalHost {
+    options: Arc<LocalHostOptions>,
+    claim: Arc<Mutex<Option<FileLock>>>,
+}
+
+impl LocalHost {
+    #[must_use]
+    pub fn new(options: LocalHostOptions) -> Self {
+        Self {
+            options: Arc::new(options),
+            claim: Arc::default(),
+        }
+    }
+
+    #[must_use]
+    pub fn options(&self) -> &LocalHostOptions {
+        &self.options
+    }
+
+    fn in_data_folder(&self, name: &str) -> PathBuf {
+        self.options.data_folder.join(name)
+    }
+
+    fn argv(&self, settings: &Settings) -> Vec<OsString> {
+        let installation = &self.options.installation;
+        let mut argv = installation.mysqld.clone();
+        argv.push("--no-defaults".into());
+        argv.extend(installation.options.iter().cloned());
+        if rustix::process::geteuid().is_root() {
+            argv.push("--user=root".into());
+        }
+        argv.extend(settings.argv(installation.version, &self.options.data_folder));
+        argv
+    }
+
+    fn spawn(&self, settings: &Settings) -> Result<ServerProcess, HostError> {
+        let options = &self.options;
+        if settings.socket.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+            return Err(HostError::SocketPath(settings.socket.clone()));
+        }
+        if !self.data_folder_is_free()? {
+            return Err(HostError::InUse);
+        }
+        let open = |what| {
+            OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(&options.log_file)
+                .map_err(at(what, &options.log_file))
+        };
+        let (stdout, stderr) = (open("open the log")?, open("open the log")?);
+        let lock = self.in_data_folder(SERVER_LOCK);
+        let mut command = exec_server::command(&options.launcher, &lock, &self.argv(settings));
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(stdout)
+            .stderr(stderr)
+            .current_dir(&options.data_folder)
+            .spawn()
+            .map_err(at("run", &options.launcher))?;
+        let process = ServerProcess::of_child(child).map_err(at("watch", &options.launcher))?;
+        self.write_pid_file(process.pid())?;
+        tracing::info!(pid = process.pid(), version = %options.installation.version, "mysqld started");
+        Ok(process)
+    }
+
+    fn write_pid_file(&self, pid: u32) -> Result<(), HostError> {
+        let path = &self.options.pid_file;
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let text = format!("{pid}\n");
+        replace_file(folder, &name, &format!("{name}.new"), text.as_bytes())
+            .map_err(at("write", path))
+    }
+
+    fn find(&self) -> Result<Option<ServerProcess>, HostError> {
+        let options = &self.options;
+        let hint = std::fs::read_to_string(&options.pid_file).ok();
+        let hint = hint.and_then(|text| text.trim().parse().ok());
+        let executable = options.installation.executable();
+        let found = process::find(hint, executable, &options.data_folder)
+            .map_err(at("look for a server of", &options.data_folder))?;
+        if let Some(process) = &found {
+            self.write_pid_file(process.pid())?;
+        }
+        Ok(found)
+    }
+
+    fn remove_data_folder(&self) -> Result<(), HostError> {
+        if !self.data_folder_is_free()? {
+            return Err(HostError::InUse);
+        }
+        let folder = &self.options.data_folder;
+        // Renamed first: a half-removed folder must not be taken for a server's.
+        let mut removed = folder.as_os_str().to_owned();
+        removed.push(".removed");
+        let removed = PathBuf::from(removed);
+        let gone = |result: io::Result<()>| match result {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result,
+        };
+        gone(std::fs::remove_dir_all(&removed)).map_err(at("remove", &removed))?;
+        gone(std::fs::rename(folder, &removed)).map_err(at("rename", folder))?;
+        if let Some(parent) = folder.parent() {
+            sync_folder(parent).map_err(at("sync", parent))?;
+        }
+        *self.claim.lock().expect("no panic while the lock is held") = None;
+        gone(std::fs::remove_dir_all(&removed)).map_err(at("remove", &removed))
+    }
+}
+
+impl Host for LocalHost {
+    type Process = ServerProcess;
+    type Binlogs = LocalBinlogs;
+
+    async fn start(&self, settings: &Settings) -> Result<ServerProcess, HostError> {
+        self.spawn(settings)
+    }
+
+    async fn adopt(&self) -> Result<Option<ServerProcess>, HostError> {
+        self.find()
+    }
+
+    fn signal(&self, process: &ServerProcess, signal: Signal) -> Result<(), HostError> {
+        process
+            .signal(signal)
+            .map_err(at("signal the server of", &self.options.data_folder))
+    }
+
+    async fn exited(&self, process: &ServerProcess) {
+        process.exited().await;
+    }
+
+    fn data_folder_exists(&self) -> bool {
+        self.options.data_folder.is_dir()
+    }
+
+    fn data_folder_is_free(&self) -> Result<bool, HostError> {
+        let path = self.in_data_folder(SERVER_LOCK);
+        if !self.data_folder_exists() {
+            return Ok(true);
+        }
+        if FileLock::try_acquire(&path)
+            .map_err(at("lock", &path))?
+            .is_none()
+        {
+            return Ok(false);
+        }
+        // A server that was started by other means than ours.
+        let path = self.in_data_folder(SYSTEM_TABLESPACE);
+        let file = match OpenOptions::new().read(true).write(true).open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+            Err(error) => return Err(at("open", &path)(error)),
+        };
+        is_unlocked(&file).map_err(at("lock", &path))
+    }
+
+    fn claim(&self) -> Result<bool, HostError> {
+        let mut claim = self.claim.lock().expect("no panic while the lock is held");
+        if claim.is_none() {
+            let path = self.in_data_folder(OWNER_LOCK);
+            *claim = FileLock::try_acquire(&path).map_err(at("lock", &path))?;
+        }
+        Ok(claim.is_some())
+    }
+
+    async fn plant(&self) -> Result<(), HostError> {
+        let host = self.clone();
+        let planted =
+            tokio::task::spawn_blocking(move || host.options.seed.plant(&host.options.data_folder));
+        planted.await.expect("copying a folder does not panic")?;
+        if self.claim()? {
+            Ok(())
+        } else {
+            Err(HostError::NotOurs)
+        }
+    }
+
+    async fn wipe(&self) -> Result<(), HostError> {
+        let host = self.clone();
+        let removed = tokio::task::spawn_blocking(move || host.remove_data_folder());
+        removed.await.expect("removing a folder does not panic")
+    }
+
+    fn read_marker(&self) -> Result<Option<Marker>, HostError> {
+        let path = self.in_data_folder(MARKER);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text.parse()?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(at("read", &path)(error)),
+        }
+    }
+
+    fn write_marker(&self, marker: &Marker) -> Result<(), HostError> {
+        let folder = &self.options.data_folder;
+        replace_file(folder, MARKER, MARKER_NEW, marker.to_text().as_bytes())
+            .map_err(at("write the marker in", folder))
+    }
+
+    async fn with_binlogs<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&LocalBinlogs) -> T + Send + 'static,
+    ) -> T {
+        let binlogs = LocalBinlogs {
+            data_folder: self.options.data_folder.clone(),
+            cut_folder: self.options.cut_folder.clone(),
+        };
+        match tokio::task::spawn_blocking(move || work(&binlogs)).await {
+            Ok(result) => result,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+}
+
+fn is_unlocked(file: &File) -> io::Result<bool> {
+    match fcntl_lock(file, FlockOperation::NonBlockingLockExclusive) {
+        // Closing the file gives the lock back.
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::ACCESS | rustix::io::Errno::AGAIN) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn at(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HostError {
+    let path = path.to_owned();
+    move |source| HostError::Files { what, path, source }
+}

@@ -1,0 +1,11 @@
+//! What a node shows over HTTP: metrics, health, status, and a dashboard for people.
+
+mod client;
+mod serve;
+mod status;
+#[cfg(test)]
+mod tests;
+
+pub use client::{FetchError, fetch_status};
+pub use serve::{METRICS_CONTENT_TYPE, StatusSource, router, serve};
+pub use status::{Committed, NodeJson, RaftJson, RecentEvent, StatusJson};

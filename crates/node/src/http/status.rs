@@ -1,0 +1,110 @@
+use quorate_types::{ClusterView, NodeId, NodeView};
+use serde::{Deserialize, Serialize};
+
+/// What `/api/status` answers and `quorate status --json` prints. Scripts rely on it: fields are
+/// added, never renamed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusJson {
+    /// The cluster id; empty before the node is in a cluster.
+    pub cluster: String,
+    pub term: u64,
+    pub leader: Option<u64>,
+    /// `TERM-INDEX` of the entry that began it.
+    pub epoch: Option<String>,
+    pub primary: Option<u64>,
+    pub committed: Committed,
+    /// By id, ascending.
+    pub nodes: Vec<NodeJson>,
+    /// The last changes that this node saw, oldest first.
+    #[serde(default)]
+    pub recent: Vec<RecentEvent>,
+}
+
+/// How far the log is, as applied by the node that answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Committed {
+    pub index: u64,
+    /// The accepted transactions.
+    pub gtid_set: String,
+}
+
+/// One node as it described itself last.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeJson {
+    pub id: u64,
+    pub role: String,
+    pub healthy: bool,
+    /// Why it is not healthy; left out when there is nothing to say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// Where its mysqld listens.
+    pub mysql: String,
+    pub executed_gtid_set: String,
+    pub lag_transactions: u64,
+    pub raft: RaftJson,
+}
+
+/// A node's part in Raft.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RaftJson {
+    Leader,
+    #[default]
+    Follower,
+    Learner,
+}
+
+impl std::fmt::Display for RaftJson {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Leader => "leader",
+            Self::Follower => "follower",
+            Self::Learner => "learner",
+        })
+    }
+}
+
+/// Something that happened, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecentEvent {
+    /// Milliseconds since 1970.
+    pub at_ms: u64,
+    /// A sentence, such as `node 2 became primary`.
+    pub what: String,
+}
+
+impl StatusJson {
+    /// The view as JSON has it; `recent` is empty and for the caller to fill.
+    #[must_use]
+    pub fn from_view(view: &ClusterView) -> Self {
+        let node = |(id, node): (&NodeId, &NodeView)| NodeJson {
+            id: id.0,
+            role: node.role.to_string(),
+            healthy: node.healthy,
+            message: node.message.clone(),
+            mysql: node.mysql_address.clone(),
+            executed_gtid_set: node.executed.to_string(),
+            lag_transactions: node.lag_transactions,
+            raft: if view.leader == Some(*id) {
+                RaftJson::Leader
+            } else if node.learner {
+                RaftJson::Learner
+            } else {
+                RaftJson::Follower
+            },
+        };
+        Self {
+            cluster: view.cluster.map(|id| id.to_string()).unwrap_or_default(),
+            term: view.term.0,
+            leader: view.leader.map(|id| id.0),
+            epoch: view.epoch.map(|epoch| epoch.to_string()),
+            primary: view.primary.map(|id| id.0),
+            committed: Committed {
+                index: view.applied.0,
+                gtid_set: view.accepted.to_string(),
+            },
+            nodes: view.nodes.iter().map(node).collect(),
+            recent: Vec::new(),
+        }
+    }
+}
