@@ -44,7 +44,7 @@ impl Cluster {
     /// If it does not come up, with the reason and where the logs are.
     pub async fn start(story: &str, program: &str, options: Options) -> Self {
         // One cluster at a time on a machine: their timings would be each other's noise.
-        let machine = tokio::task::spawn_blocking(machine_lock).await.expect("no panic").expect("lock the machine");
+        let machine = machine_lock().await.expect("lock the machine");
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/stories").join(story);
         let dir = story_dir(dir);
         let (nodes, links) = lay_out(&dir, program, &options).await;
@@ -224,7 +224,7 @@ async fn lay_out(dir: &Path, program: &str, options: &Options) -> (BTreeMap<Node
         }
     }
     let secrets = dir.join("secrets.toml");
-    quorate_node::config::Secrets::generate().save(&secrets).expect("write secrets");
+    quorate_node::config::Secrets::generate().expect("draw secrets").save(&secrets).expect("write secrets");
     let mut nodes = BTreeMap::new();
     for id in &ids {
         let node_dir = dir.join(format!("n{id}"));

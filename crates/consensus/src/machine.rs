@@ -33,6 +33,8 @@ pub struct AppliedState {
     pub epoch: Option<Epoch>,
     /// The current epoch's node.
     pub primary: Option<NodeId>,
+    /// The last `SetPrimary` that took effect, whether it began an epoch or only ended one.
+    pub set_primary: Option<LogId>,
     /// Of the next transaction that the epoch can bring.
     pub next_number: u64,
     pub members: Arc<Members>,
@@ -235,6 +237,7 @@ impl Machine {
             accepted: self.published.clone(),
             epoch: self.state.epoch(),
             primary: self.state.primary(),
+            set_primary: self.state.set_primary(),
             next_number: self.state.next_number(),
             members: self.members.clone(),
             settings: self.state.settings().clone(),

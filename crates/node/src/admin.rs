@@ -144,8 +144,7 @@ impl Admin for AdminService {
             return Ok(Response::new(reply(false, reason)));
         }
         let wire = request.member.ok_or_else(|| Status::invalid_argument("no member"))?;
-        let (node, member): (NodeId, Member) =
-            wire.try_into().map_err(|error: quorate_wire::DecodeError| Status::invalid_argument(error.to_string()))?;
+        let (node, member): (NodeId, Member) = wire.into();
         let joined = self.membership.join(node, member).await;
         Ok(Response::new(match joined {
             Ok(()) => reply(true, String::new()),

@@ -26,8 +26,7 @@ pub(crate) struct JobContext<N, H: Host> {
     pub(crate) node: NodeId,
     pub(crate) incarnation: Incarnation,
     pub(crate) start_counter: u64,
-    /// Known once the node is in a cluster; jobs start after that.
-    pub(crate) cluster: watch::Receiver<Option<ClusterId>>,
+    pub(crate) cluster: ClusterId,
     pub(crate) feed: ReplicationSource,
     /// Of capture, as a replica: unlike any server's.
     pub(crate) capture_server_id: u32,
@@ -98,9 +97,9 @@ impl<N: Net, H: Host> JobContext<N, H> {
         self.doing.send_replace(what.to_owned());
     }
 
-    fn marker(&self, cluster: ClusterId, last_epoch: Option<Epoch>) -> Marker {
+    fn marker(&self, last_epoch: Option<Epoch>) -> Marker {
         Marker {
-            cluster,
+            cluster: self.cluster,
             node: self.node,
             incarnation: self.incarnation,
             start_counter: self.start_counter,

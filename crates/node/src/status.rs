@@ -99,7 +99,7 @@ pub(crate) struct ViewMaker<N> {
 }
 
 impl<N: Net> ViewMaker<N> {
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(self) {
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let mut applied = self.own.consensus.applied_state();

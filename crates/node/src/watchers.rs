@@ -127,7 +127,7 @@ impl<N: Net, H: Host> Watcher<N, H> {
             let identity = running.borrow_and_update().as_ref().and_then(|running| running.identity.clone());
             let Some(identity) = identity else {
                 session = None;
-                self.publish(Health { fit: false, ..self.health.borrow().clone() });
+                self.unfit(None);
                 continue;
             };
             if session.is_none() {
@@ -149,7 +149,7 @@ impl<N: Net, H: Host> Watcher<N, H> {
                         Ok(Err(error)) => chain(&error),
                         _ => "mysqld does not answer".to_owned(),
                     };
-                    self.publish(Health { fit: false, message, ..self.health.borrow().clone() });
+                    self.unfit(Some(message));
                 }
             }
         }
@@ -189,6 +189,14 @@ impl<N: Net, H: Host> Watcher<N, H> {
         self.consensus.barrier().await.ok()?;
         let errant = executed.difference(&accepted());
         (!errant.is_empty()).then(|| format!("it has transactions that were never accepted: {errant}"))
+    }
+
+    /// What it executed is still what was known last.
+    fn unfit(&self, message: Option<String>) {
+        let mut health = self.health.borrow().clone();
+        health.fit = false;
+        health.message = message.unwrap_or(health.message);
+        self.publish(health);
     }
 
     fn publish(&self, health: Health) {

@@ -59,9 +59,8 @@ pub(crate) fn wire<N: Net, H: Host>(
     let roles = Roles::new(consensus.clone());
     tasks.spawn(roles.clone().watch_lease(known.net.clone()));
 
-    let server = Arc::new(server_state(&known));
+    let server = server_state(&known);
     let running = server.running.subscribe();
-    let logins = server.logins.clone();
     let proxy_metrics = quorate_proxy::Metrics::new(&mut registry);
     let capture_metrics = Arc::new(CaptureMetrics::default());
     capture_metrics.register(&mut registry);
@@ -79,7 +78,7 @@ pub(crate) fn wire<N: Net, H: Host>(
     let recent = Recent::new(known.wall_clock.clone());
     let doing = watch::Sender::new(String::new());
 
-    let jobs = job_context(&known, &consensus, server, capture_metrics, inputs.clone(), doing.clone());
+    let jobs = job_context(&known, &consensus, server.state, capture_metrics, inputs.clone(), doing.clone());
     let driver = Driver {
         machine,
         jobs: Arc::new(jobs),
@@ -100,7 +99,7 @@ pub(crate) fn wire<N: Net, H: Host>(
 
     let watcher = Arc::new(Watcher {
         net: known.net.clone(),
-        logins,
+        logins: server.logins,
         running,
         control: control.clone(),
         consensus: consensus.clone(),
@@ -214,8 +213,9 @@ fn secure(
     incoming.map(handshake).buffer_unordered(HANDSHAKES_MAX).filter_map(std::future::ready)
 }
 
+/// The server's state, and what those beside the jobs may see of it.
 struct ServerParts<H: Host> {
-    state: Mutex<ServerState<H>>,
+    state: Arc<Mutex<ServerState<H>>>,
     running: watch::Sender<Option<crate::server::Running<H>>>,
     logins: Logins,
 }
@@ -236,13 +236,13 @@ fn server_state<N: Net, H: Host>(known: &Known<N, H>) -> ServerParts<H> {
         spare: None,
         capture: None,
     };
-    ServerParts { state: Mutex::new(state), running, logins }
+    ServerParts { state: Arc::new(Mutex::new(state)), running, logins }
 }
 
 fn job_context<N: Net, H: Host>(
     known: &Known<N, H>,
     consensus: &Consensus,
-    server: Arc<ServerParts<H>>,
+    server: Arc<Mutex<ServerState<H>>>,
     capture_metrics: Arc<CaptureMetrics>,
     inputs: mpsc::Sender<Input>,
     doing: watch::Sender<String>,
@@ -252,11 +252,10 @@ fn job_context<N: Net, H: Host>(
     let mut capture_uuid = cluster_uuid;
     capture_uuid.0[15] ^= 0x80 | known.config.node.0 as u8;
     let port = known.config.listen.feed.port().unwrap_or_default();
-    let server = Arc::into_inner(server).map(|server| server.state).map(Arc::new);
     JobContext {
         net: known.net.clone(),
         consensus: consensus.clone(),
-        server: server.expect("the server's parts were just made and handed to nobody else"),
+        server,
         node: known.config.node,
         incarnation: known.identity.incarnation,
         start_counter: known.identity.start_counter,
@@ -343,12 +342,14 @@ fn spawn_feed<N: Net, H: Host>(
 ) {
     let (server_uuid, server_id) = stable_identity(known.cluster);
     let password = known.secrets.feed.clone();
+    let wall_clock = known.wall_clock.clone();
     let options = FeedOptions {
         server_version: known.server_version.clone(),
         server_uuid,
         server_id,
         tls: None,
         accounts: Arc::new(move |user: &str| (user == FEED_USER).then(|| password.clone())),
+        unix_seconds: Arc::new(move || wall_clock() / 1000),
         seed: known.random.peek(),
     };
     let feed = Feed::new(Log::new(consensus.clone()), options, metrics);

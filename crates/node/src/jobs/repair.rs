@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use quorate_mysqld::{Accounts, Host, Marker, Repaired, RepairReport, cut_tail, ensure_stopped, wait_until_free};
 use quorate_net::Net;
-use quorate_types::{ClusterId, Epoch};
+use quorate_types::Epoch;
 use tokio::time::timeout;
 
 use super::{JobContext, JobError};
@@ -17,11 +17,10 @@ impl<N: Net, H: Host> JobContext<N, H> {
     /// Makes a following replica of whatever is there.
     pub(super) async fn repair(&self, server: &mut ServerState<H>, adopt: bool) -> Result<(), JobError> {
         server.forget_sessions();
-        let cluster = self.known_cluster().await?;
         if server.host.data_folder_exists() && !server.host.claim()? {
             return Err(JobError::Failed("another process owns the data folder".to_owned()));
         }
-        if adopt && self.adopt(server, cluster).await? {
+        if adopt && self.adopt(server).await? {
             return self.follow(server, &RepairReport::default()).await;
         }
         self.doing("stopping mysqld");
@@ -33,9 +32,9 @@ impl<N: Net, H: Host> JobContext<N, H> {
         if fresh {
             self.doing("making a data folder");
             server.host.plant().await?;
-            server.host.write_marker(&self.marker(cluster, None))?;
+            server.host.write_marker(&self.marker(None))?;
         } else {
-            report = self.cut(server, cluster).await?;
+            report = self.cut(server).await?;
         }
         self.doing("starting mysqld");
         server.start(&self.net).await?;
@@ -48,21 +47,12 @@ impl<N: Net, H: Host> JobContext<N, H> {
         self.follow(server, &report).await
     }
 
-    async fn known_cluster(&self) -> Result<ClusterId, JobError> {
-        let mut cluster = self.cluster.clone();
-        if cluster.borrow().is_none() {
-            self.doing("waiting to be taken into the cluster");
-        }
-        let known = cluster.wait_for(Option::is_some).await;
-        known.ok().and_then(|known| *known).ok_or_else(|| JobError::Failed("the node is stopping".to_owned()))
-    }
-
     /// A server that was left running is kept if it is a replica that takes no writes.
-    async fn adopt(&self, server: &mut ServerState<H>, cluster: ClusterId) -> Result<bool, JobError> {
+    async fn adopt(&self, server: &mut ServerState<H>) -> Result<bool, JobError> {
         if !server.host.data_folder_exists() {
             return Ok(false);
         }
-        let marker = self.own_marker(server, cluster)?;
+        let marker = self.own_marker(server)?;
         let Some(process) = server.host.adopt().await? else { return Ok(false) };
         server.running.send_replace(Some(Running { process: process.into(), identity: None }));
         let ask = async {
@@ -82,16 +72,16 @@ impl<N: Net, H: Host> JobContext<N, H> {
     }
 
     /// The marker, which must say that the folder is this node's of this cluster.
-    fn own_marker(&self, server: &ServerState<H>, cluster: ClusterId) -> Result<Marker, JobError> {
+    fn own_marker(&self, server: &ServerState<H>) -> Result<Marker, JobError> {
         let marker = server.host.read_marker()?.ok_or_else(|| {
             JobError::Failed(
                 "the data folder has no marker of this node: it holds data of somebody else".to_owned(),
             )
         })?;
-        if (marker.cluster, marker.node) != (cluster, self.node) {
+        if (marker.cluster, marker.node) != (self.cluster, self.node) {
             return Err(JobError::Failed(format!(
-                "the data folder belongs to node {} of cluster {}, this is node {} of cluster {cluster}",
-                marker.node, marker.cluster, self.node,
+                "the data folder belongs to node {} of cluster {}, this is node {} of cluster {}",
+                marker.node, marker.cluster, self.node, self.cluster,
             )));
         }
         if marker.incarnation != self.incarnation || marker.start_counter >= self.start_counter {
@@ -103,8 +93,8 @@ impl<N: Net, H: Host> JobContext<N, H> {
     }
 
     /// Cuts off what is not accepted, once it is known what is.
-    async fn cut(&self, server: &mut ServerState<H>, cluster: ClusterId) -> Result<RepairReport, JobError> {
-        let marker = self.own_marker(server, cluster)?;
+    async fn cut(&self, server: &mut ServerState<H>) -> Result<RepairReport, JobError> {
+        let marker = self.own_marker(server)?;
         self.doing("waiting for the log to tell what is accepted");
         self.settle(marker.last_epoch).await;
         self.doing("reading the binlog");
@@ -157,7 +147,7 @@ impl<N: Net, H: Host> JobContext<N, H> {
         let session = server.session(&self.net).await?;
         let findings = session.check_settings().await?;
         if let Some(finding) = findings.first() {
-            return Err(JobError::Settings(finding.to_string()));
+            return Err(JobError::Settings(format!("{finding:?}")));
         }
         let identity = session.identity().await?;
         let executed = session.gtid_executed().await?;

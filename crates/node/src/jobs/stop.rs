@@ -16,8 +16,7 @@ impl<N: Net, H: Host> JobContext<N, H> {
     /// any other might answer commits that nobody accepted (A2).
     pub(super) async fn stop_server(&self, server: &mut ServerState<H>, clean: bool) -> Result<(), JobError> {
         self.doing("stopping mysqld");
-        let ask = async { server.session(&self.net).await.ok()?.is_safe_replica().await.ok() };
-        let safe = clean && timeout(ASK_MAX, ask).await == Ok(Some(true));
+        let safe = clean && self.is_safe_replica(server).await;
         if let (true, Some(process)) = (safe, server.process()) {
             server.running.send_replace(None);
             server.forget_sessions();
@@ -30,5 +29,10 @@ impl<N: Net, H: Host> JobContext<N, H> {
             return Ok(());
         }
         Ok(server.kill().await?)
+    }
+
+    async fn is_safe_replica(&self, server: &mut ServerState<H>) -> bool {
+        let ask = async { server.session(&self.net).await.ok()?.is_safe_replica().await.ok() };
+        timeout(ASK_MAX, ask).await == Ok(Some(true))
     }
 }
