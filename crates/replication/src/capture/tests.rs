@@ -10,8 +10,8 @@ use quorate_binlog::{
     rewrite,
 };
 use quorate_mysql_wire::{
-    ChecksumRequest, Command as Packet, CommandReader, ConnectOptions, Connection, EventWriter,
-    ReplicaOptions, Row, ServerConnection, ServerOptions,
+    ChecksumRequest, Command as Packet, CommandReader, ConnectOptions, Connection, EventChunk,
+    EventWriter, ReplicaOptions, Row, ServerConnection, ServerOptions,
 };
 use quorate_net::BoxIo;
 use quorate_types::{

@@ -192,3 +192,36 @@ async fn a_transaction_without_a_gtid_ends_it() {
     assert!(matches!(end_of(&capture).await, CaptureEnd::Dump(_)));
     script.nothing_comes().await;
 }
+
+#[tokio::test]
+async fn a_source_without_checksums_is_captured() {
+    let off = ChecksumAlgorithm::Off;
+    let metrics = Arc::new(CaptureMetrics::default());
+    let mut assembly = assemble::Assembly::new(1 << 20, metrics);
+    let builder = EventBuilder {
+        algorithm: off,
+        ..builder()
+    };
+    let mut events = vec![
+        fake_rotate("binlog.000001", 4, 1, off),
+        builder.format_description("9.7.4", 0),
+    ];
+    events.extend(builder.insert(gtid(1), 1, 1, b"row"));
+    let mut ready = Vec::new();
+    for bytes in events {
+        let chunk = EventChunk {
+            ack_wanted: false,
+            first: true,
+            last: true,
+            bytes,
+        };
+        assembly.push(&chunk, &mut ready).unwrap();
+    }
+    let [piece] = &ready[..] else {
+        panic!("{} pieces", ready.len());
+    };
+    assert_eq!(
+        (piece.gtid, &*piece.source.file),
+        (gtid(1), "binlog.000001")
+    );
+}
