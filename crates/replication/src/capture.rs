@@ -172,3 +172,6 @@ impl Capture {
         self.ended.clone()
     }
 }
+
+#[cfg(test)]
+mod tests;

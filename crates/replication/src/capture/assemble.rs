@@ -53,6 +53,7 @@ pub(super) async fn read(
     pieces: mpsc::Sender<Piece>,
     attached: watch::Sender<bool>,
 ) -> Option<CaptureEnd> {
+    let budget_max = budget.available_permits().max(1);
     loop {
         let chunk = match reader.next().await {
             Ok(DumpPacket::Event(chunk)) => chunk,
@@ -68,7 +69,8 @@ pub(super) async fn read(
             return Some(CaptureEnd::Dump(chain(&error)));
         }
         for mut piece in ready {
-            let units = piece.bytes.len().div_ceil(BUDGET_UNIT).max(1) as u32;
+            // A piece larger than the whole budget takes all of it, and so passes alone.
+            let units = piece.bytes.len().div_ceil(BUDGET_UNIT).clamp(1, budget_max) as u32;
             // While this waits the socket is not read, and the primary's dump thread waits too.
             piece.permit = budget.clone().acquire_many_owned(units).await.ok();
             pieces.send(piece).await.ok()?;
@@ -121,6 +123,10 @@ impl Assembly {
         let ended = match self.stream.push(chunk)? {
             Seen::Event { event, step } => {
                 self.locate(&event)?;
+                if matches!(step, Step::Outside) {
+                    // A sign of life may come inside of a transaction and is not part of it.
+                    return Ok(());
+                }
                 self.begin_if(step)?;
                 matches!(step, Step::End(_))
             }

@@ -2,7 +2,7 @@ use bytes::Bytes;
 use crc32fast::Hasher;
 use quorate_binlog::{
     AssembleError, Assembler, ChecksumAlgorithm, Checksummer, Event, EventError, EventHeader,
-    FormatDescription, HEAD_BYTES, Step,
+    EventType, FormatDescription, HEAD_BYTES, Step,
 };
 use quorate_mysql_wire::EventChunk;
 
@@ -21,7 +21,7 @@ pub enum EventStreamError {
 pub(super) enum Seen {
     /// An event as a whole: small enough to be looked at.
     Event { event: Event, step: Step },
-    /// The first piece of a large event, which is part of a transaction.
+    /// The first piece of a large event.
     Head { header: EventHeader, step: Step },
     /// A further piece of it; `last` once its checksum was right.
     Piece { last: bool },
@@ -69,21 +69,22 @@ impl EventStream {
         match (chunk.first, chunk.last) {
             (true, true) => self.whole(&chunk.bytes),
             (true, false) => self.head(&chunk.bytes),
-            _ => self.piece(&chunk.bytes),
+            _ => self.piece(chunk),
         }
     }
 
     fn algorithm(&self) -> ChecksumAlgorithm {
-        // Before the first description only a fake Rotate comes, with a checksum if asked for; it
-        // is parsed with the one that the source will announce.
         self.format
             .as_ref()
-            .map_or(ChecksumAlgorithm::Crc32, |format| format.algorithm)
+            .map_or(ChecksumAlgorithm::Off, |format| format.algorithm)
     }
 
     fn whole(&mut self, bytes: &Bytes) -> Result<Seen, EventStreamError> {
-        let event = Event::parse(bytes.clone(), self.algorithm())?;
-        if event.event_type() == quorate_binlog::EventType::FORMAT_DESCRIPTION {
+        let event = match &self.format {
+            Some(format) => Event::parse(bytes.clone(), format.algorithm)?,
+            None => unannounced(bytes)?,
+        };
+        if event.event_type() == EventType::FORMAT_DESCRIPTION {
             self.format = Some(FormatDescription::parse(bytes.clone())?);
         } else {
             event.verify_checksum()?;
@@ -104,7 +105,10 @@ impl EventStream {
         }
         let (body_head, rest) = bytes[EventHeader::LEN..].split_at(HEAD_BYTES);
         let step = self.assembler.push_head(&header, body_head)?;
-        self.content.start(header.event_type, body_head)?;
+        // Outside of a transaction nothing is content; what goes on is then skipped too.
+        if !matches!(step, Step::Outside) {
+            self.content.start(header.event_type, body_head)?;
+        }
         let crc = (checksum > 0).then(|| {
             let mut crc = Hasher::new();
             crc.update(&bytes[..EventHeader::LEN + HEAD_BYTES]);
@@ -120,8 +124,15 @@ impl EventStream {
         Ok(Seen::Head { header, step })
     }
 
-    fn piece(&mut self, bytes: &Bytes) -> Result<Seen, EventStreamError> {
-        let last = self.feed(bytes)?;
+    fn piece(&mut self, chunk: &EventChunk) -> Result<Seen, EventStreamError> {
+        // A packet whose last frame is full ends with an empty one, after the event's end.
+        if self.large.is_none() && chunk.bytes.is_empty() {
+            return Ok(Seen::Piece { last: false });
+        }
+        let last = self.feed(&chunk.bytes)?;
+        if chunk.last && !last {
+            return Err(EventError::Short.into());
+        }
         Ok(Seen::Piece { last })
     }
 
@@ -161,5 +172,15 @@ impl EventStream {
             }
         }
         Ok(true)
+    }
+}
+
+/// An event before the first format description, which alone says whether there are checksums: a
+/// fake Rotate. One with a right checksum has one.
+fn unannounced(bytes: &Bytes) -> Result<Event, EventError> {
+    let with = Event::parse(bytes.clone(), ChecksumAlgorithm::Crc32);
+    match with {
+        Ok(event) if event.verify_checksum().is_ok() => Ok(event),
+        _ => Event::parse(bytes.clone(), ChecksumAlgorithm::Off),
     }
 }

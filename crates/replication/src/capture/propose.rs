@@ -177,13 +177,13 @@ impl<P: Propose> Proposer<P> {
         ack: &mut Option<Ack>,
     ) -> Result<Verdict, CaptureEnd> {
         let over = |why: &str| Err(CaptureEnd::EpochOver(why.to_owned()));
-        let rejected = match fate {
+        let (accepted, rejected) = match fate {
             Fate::Refused => return Ok(Verdict::Out),
             Fate::Unknown => return over("the fate of a proposal is unknown"),
             Fate::Applied {
-                outcome: Outcome::Transactions { rejected, .. },
+                outcome: Outcome::Transactions { accepted, rejected },
                 ..
-            } => rejected,
+            } => (accepted, rejected),
             Fate::Applied { .. } => {
                 return over("a proposal of transactions came back as something else");
             }
@@ -192,7 +192,10 @@ impl<P: Propose> Proposer<P> {
             None => {}
             Some(Rejection::Collision { gtid }) => return Err(CaptureEnd::Collision(gtid)),
             Some(Rejection::WrongEpoch) => return over("the log has gone on to another epoch"),
-            Some(Rejection::OutOfOrder { .. } | Rejection::BrokenFragment) if behind_refused => {
+            // A part of it in the log would come a second time.
+            Some(Rejection::OutOfOrder { .. } | Rejection::BrokenFragment)
+                if behind_refused && accepted == 0 =>
+            {
                 return Ok(Verdict::Out);
             }
             Some(rejection) => return over(&format!("a proposal was rejected: {rejection:?}")),

@@ -4,7 +4,7 @@ use std::time::Duration;
 use quorate_mysql_wire::{CommandReader, EventWriter, PacketError, ServerError};
 use quorate_types::{Gtid, GtidSet, LogIndex};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::FeedOptions;
 use super::sink::{Agreed, Sink, SinkError};
@@ -15,7 +15,9 @@ use crate::metrics::FeedMetrics;
 const READ_BYTES_MAX: usize = 1 << 20;
 /// Between two attempts to reach a leader for a consumer that has more than this node.
 const BARRIER_WAIT: Duration = Duration::from_millis(200);
-/// The most GTIDs that an error names is what fits into it; no longer text is made.
+/// A consumer that does not take its error by then does not get it.
+const REFUSE_WAIT: Duration = Duration::from_secs(10);
+/// Bytes of a GTID set that an error names: it fits into an ERR packet with the rest.
 const SET_TEXT_MAX: usize = 200;
 
 /// What a consumer asked for.
@@ -65,7 +67,7 @@ impl<L: CommittedLog> Dump<L> {
 
     /// None if a dump that does not wait came to its end.
     pub(super) async fn run(mut self, mut commands: CommandReader) -> Option<DumpEnd> {
-        self.metrics.consumers.inc();
+        let counted = Counted::new(&self.metrics);
         let left = async {
             loop {
                 // What else it may say is not waited for by anybody.
@@ -79,11 +81,11 @@ impl<L: CommittedLog> Dump<L> {
             error = left => Some(DumpEnd::Left(error)),
             end = self.stream() => end.err(),
         };
-        self.metrics.consumers.dec();
+        drop(counted);
         if let Some(DumpEnd::Refused(error)) = &end {
             self.metrics.refused.inc();
-            // It may be gone as well.
-            drop(self.sink.refuse(error).await);
+            // It may be gone, or read nothing.
+            drop(timeout(REFUSE_WAIT, self.sink.refuse(error)).await);
         }
         end
     }
@@ -195,6 +197,22 @@ impl<L: CommittedLog> Dump<L> {
                 () = heartbeat => self.sink.heartbeat(&self.request.executed).await?,
             }
         }
+    }
+}
+
+/// A consumer counts while its dump lasts, however that ends.
+struct Counted(Arc<FeedMetrics>);
+
+impl Counted {
+    fn new(metrics: &Arc<FeedMetrics>) -> Self {
+        metrics.consumers.inc();
+        Self(Arc::clone(metrics))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.consumers.dec();
     }
 }
 

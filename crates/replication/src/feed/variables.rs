@@ -30,6 +30,8 @@ const FIXED: &[(&str, &str)] = &[
     ("binlog_checksum", "CRC32"),
     ("binlog_format", "ROW"),
     ("binlog_row_image", "FULL"),
+    ("binlog_row_metadata", "MINIMAL"),
+    ("binlog_row_value_options", ""),
     ("character_set_client", "utf8mb4"),
     ("character_set_connection", "utf8mb4"),
     ("character_set_results", "utf8mb4"),
