@@ -112,14 +112,18 @@ async fn run_node(id: u64, shared: Shared) -> Result<(), Error> {
 async fn grow(consensus: Consensus) {
     let mut view = consensus.view();
     let _ = view.wait_for(|view| view.is_leader).await;
+    // Members change only once this leader committed something.
+    consensus.barrier().await.expect("it leads alone");
     for id in 2..=NODES {
         let address = endpoint(id).to_string();
-        let added = consensus
+        consensus
             .add_learner(NodeId(id), address, Incarnation(id), true)
-            .await;
-        added.expect("nobody disturbs the beginning");
-        let promoted = consensus.promote(BTreeSet::from([NodeId(id)])).await;
-        promoted.expect("nobody disturbs the beginning");
+            .await
+            .expect("nobody disturbs the beginning");
+        consensus
+            .promote(BTreeSet::from([NodeId(id)]))
+            .await
+            .expect("nobody disturbs the beginning");
     }
 }
 

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::{ClientWriteError, RaftError};
+use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::{ChangeMembers, ReadPolicy};
 use quorate_net::Net;
 use quorate_storage::{LogDisk, LogRead, MetaKey};
@@ -409,6 +409,9 @@ fn changed(
                 leader: forward.leader_id.map(NodeId),
             })
         }
+        Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(
+            ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_),
+        ))) => Err(ChangeError::InProgress),
         Err(RaftError::APIError(error)) => Err(ChangeError::Refused(error.to_string())),
     }
 }
