@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::{ClientWriteError, RaftError};
+use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::{ChangeMembers, ReadPolicy};
 use quorate_net::Net;
 use quorate_storage::{LogDisk, LogRead, MetaKey};
@@ -82,18 +82,8 @@ impl Consensus {
             .map_err(|error| StartError::Log(std::io::Error::other(error)))?;
         let peers = Arc::new(peers);
         let timings = config.timings;
-        let lease = Arc::new(Lease::new(config.identity.node, timings.election_max));
-        let network = Network {
-            dialer: Arc::new(Dialer::new(
-                net.clone(),
-                config.dial,
-                config.secure,
-                timings.election_max,
-            )),
-            peers: peers.clone(),
-            lease: lease.clone(),
-            boot_time: Arc::new(move || net.boot_time()),
-        };
+        let network = network(&config, net, peers.clone());
+        let lease = network.lease.clone();
         let sits_out_until = config.sit_out.map(|sit_out| Instant::now() + sit_out);
         let raft = Raft::new(
             config.identity.node.0,
@@ -398,6 +388,21 @@ impl Consensus {
     }
 }
 
+fn network<N: Net>(config: &ConsensusConfig, net: N, peers: Arc<Peers>) -> Network {
+    let lease_length = config.timings.election_max;
+    Network {
+        dialer: Arc::new(Dialer::new(
+            net.clone(),
+            config.dial.clone(),
+            config.secure.clone(),
+            lease_length,
+        )),
+        peers,
+        lease: Arc::new(Lease::new(config.identity.node, lease_length)),
+        boot_time: Arc::new(move || net.boot_time()),
+    }
+}
+
 fn changed(
     result: Result<(), RaftError<TypeConfig, ClientWriteError<TypeConfig>>>,
 ) -> Result<(), ChangeError> {
@@ -409,6 +414,9 @@ fn changed(
                 leader: forward.leader_id.map(NodeId),
             })
         }
+        Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(
+            ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_),
+        ))) => Err(ChangeError::InProgress),
         Err(RaftError::APIError(error)) => Err(ChangeError::Refused(error.to_string())),
     }
 }

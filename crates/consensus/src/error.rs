@@ -22,6 +22,9 @@ pub enum ChangeError {
         None => "nobody is known to".to_owned(),
     })]
     NotLeader { leader: Option<NodeId> },
+    /// A change before it is not committed yet, nor anything of this leader, perhaps.
+    #[error("another change of members is under way")]
+    InProgress,
     #[error("refused: {0}")]
     Refused(String),
     #[error("Raft has stopped")]
@@ -33,7 +36,7 @@ impl ChangeError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::NotLeader { .. } => true,
+            Self::NotLeader { .. } | Self::InProgress => true,
             Self::Refused(_) | Self::Stopped => false,
         }
     }

@@ -64,6 +64,12 @@ impl Lease {
             .map(|stamp| stamp + self.length)
     }
 
+    /// When the newest heartbeat was sent that each follower of this leadership answered.
+    #[must_use]
+    pub fn answered(&self) -> BTreeMap<NodeId, Duration> {
+        self.state().stamps.clone()
+    }
+
     /// No lease for `leader` any more, for ever: a transfer lets others vote at once.
     pub(crate) fn close(&self, leader: LeaderId) {
         let mut state = self.state();

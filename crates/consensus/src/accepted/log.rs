@@ -71,8 +71,10 @@ pub struct AcceptedLog {
     index: AcceptedIndex,
     published: Published,
     /// Where reads of fragmented transactions stopped, and the part and epoch that go on there.
-    cursors: Arc<Mutex<BTreeMap<(Gtid, LogIndex), (u32, Epoch)>>>,
+    cursors: Arc<Mutex<Cursors>>,
 }
+
+type Cursors = BTreeMap<(Gtid, LogIndex), (u32, Epoch)>;
 
 /// Reads of fragmented transactions that are remembered; others count the parts from the first.
 const CURSORS_MAX: usize = 64;
@@ -226,7 +228,7 @@ impl AcceptedLog {
         Ok((parts, at))
     }
 
-    fn cursors(&self) -> MutexGuard<'_, BTreeMap<(Gtid, LogIndex), (u32, Epoch)>> {
+    fn cursors(&self) -> MutexGuard<'_, Cursors> {
         self.cursors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -102,14 +102,28 @@ impl LogReader {
         .await?
     }
 
+    /// Index of the first entry that can be read.
+    async fn begin(&self) -> io::Result<Option<u64>> {
+        let in_memory = self.state().tail.base();
+        let bounds = self.on_disk(LogRead::bounds).await?;
+        let on_disk = bounds.map_err(io::Error::other)?.map(|(first, _)| first.0);
+        Ok(on_disk.into_iter().chain([in_memory]).min())
+    }
+
     /// All entries of the range, however large.
     async fn read_all(&self, range: Range<u64>) -> io::Result<Vec<RaftEntry>> {
         let mut found: Vec<RaftEntry> = Vec::new();
         let mut next = range.start;
         while next < range.end {
             let more = self.read(next..range.end, MESSAGE_BYTES_MAX).await?;
-            let Some(last) = more.last() else { break };
-            next = last.log_id.index + 1;
+            match more.last() {
+                Some(last) => next = last.log_id.index + 1,
+                // The log may begin anywhere.
+                None => match self.begin().await? {
+                    Some(begin) if begin > next => next = begin,
+                    _ => break,
+                },
+            }
             found.extend(more);
         }
         Ok(found)

@@ -195,7 +195,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn truncate_after(&mut self, last: Option<RaftLogId>) -> io::Result<()> {
         let from = last.map_or(0, |last| last.index + 1);
         self.reader.state().tail.truncate(from);
-        self.last = last.max(self.reader.state().purged);
+        self.last = self.last.min(last).max(self.reader.state().purged);
         let write = Write::TruncateFrom(LogIndex(from));
         Ok(self.writer.write_synced(vec![write]).await?)
     }

@@ -88,13 +88,21 @@ impl Cluster {
         config.timings = TIMINGS;
         config.sit_out = sit_out;
         let dial = self.addresses.clone();
-        config.dial = Arc::new(move |node| dial.lock().unwrap().get(&node).cloned());
+        config.dial = Arc::new(move |node| {
+            dial.lock()
+                .expect("no panic while held")
+                .get(&node)
+                .cloned()
+        });
         let (consensus, service) = Consensus::start(config, TokioNet, disk)
             .await
             .expect("start");
         let local = Endpoint::Tcp("127.0.0.1:0".into());
         let listener = TokioNet.listen(&local).await.expect("listen");
-        self.addresses.lock().unwrap().insert(id, listener.local);
+        self.addresses
+            .lock()
+            .expect("no panic while held")
+            .insert(id, listener.local);
         let (stop, stopped) = oneshot::channel::<()>();
         let server = tokio::spawn(async move {
             tonic::transport::Server::builder()
@@ -124,7 +132,7 @@ impl Cluster {
     }
 
     fn address(&self, id: NodeId) -> String {
-        self.addresses.lock().unwrap()[&id].to_string()
+        self.addresses.lock().expect("no panic while held")[&id].to_string()
     }
 
     /// Takes a node away without a farewell: connections end, what was not synced is lost.
