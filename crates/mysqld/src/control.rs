@@ -241,7 +241,7 @@ impl Session {
         let change = format!(
             "CHANGE REPLICATION SOURCE TO SOURCE_HOST={}, SOURCE_PORT={}, SOURCE_AUTO_POSITION=1, \
              SOURCE_CONNECT_RETRY=1, SOURCE_RETRY_COUNT=0, SOURCE_HEARTBEAT_PERIOD=1, \
-             GET_SOURCE_PUBLIC_KEY=1",
+             GET_SOURCE_PUBLIC_KEY=1, SOURCE_SSL=0",
             quote(&source.host),
             source.port,
         );
@@ -252,9 +252,13 @@ impl Session {
             "SET GLOBAL replica_net_timeout=5",
         )
         .await?;
-        self.run("start replication", "START REPLICA")
-            .await
-            .map(drop)
+        // Here it stays in memory; in CHANGE REPLICATION SOURCE it would go into the data folder.
+        let start = format!(
+            "START REPLICA USER={} PASSWORD={}",
+            quote(&source.user),
+            quote(source.password.expose()),
+        );
+        self.run("start replication", &start).await.map(drop)
     }
 
     /// Stops both threads, when what they are at is done, and forgets the source and whatever was

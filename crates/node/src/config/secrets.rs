@@ -32,7 +32,7 @@ pub enum SecretsError {
     // The parser's own message would quote the line, and with it a password.
     #[error(
         "the secrets file {} line {line} is wrong: it has `control`, `capture` and `feed`, each a \
-         text that is not empty",
+         text of 1 to 32 characters",
         file.display()
     )]
     Invalid { file: PathBuf, line: usize },
@@ -50,8 +50,11 @@ struct Raw {
     feed: String,
 }
 
-/// 144 bits each: as good as a key.
-const RANDOM_BYTES: usize = 18;
+/// 128 bits each: as good as a key. Not more, since as text they are as long as MySQL takes a
+/// replication password (32 characters).
+const RANDOM_BYTES: usize = 16;
+/// MySQL cuts a longer one off when it logs in to a replication source.
+const PASSWORD_LEN_MAX: usize = 32;
 
 impl Secrets {
     /// Draws new ones from the system's generator.
@@ -113,7 +116,7 @@ impl Secrets {
             .map_err(|error| invalid(error.span().map_or(0, |span| span.start)))?;
         if [&raw.control, &raw.capture, &raw.feed]
             .iter()
-            .any(|text| text.is_empty())
+            .any(|text| text.is_empty() || text.len() > PASSWORD_LEN_MAX)
         {
             return Err(invalid(0));
         }

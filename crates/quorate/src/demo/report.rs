@@ -55,7 +55,8 @@ fn doing(id: u16, view: Option<&StatusJson>) -> String {
         None => "joining".to_owned(),
         Some(node) if node.healthy => node.role.clone(),
         Some(node) if node.message.is_empty() => format!("{} …", node.role),
-        Some(node) => format!("{}: {}", node.role, node.message),
+        // The first sentence: what follows counts attempts, and would be news each second.
+        Some(node) => format!("{}: {}", node.role, node.message.split(". ").next().unwrap_or_default()),
     }
 }
 
