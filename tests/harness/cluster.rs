@@ -23,7 +23,11 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { nodes: 3, config: String::new(), buffer_pool: "64M".to_owned() }
+        Self {
+            nodes: 3,
+            config: String::new(),
+            buffer_pool: "64M".to_owned(),
+        }
     }
 }
 
@@ -45,10 +49,17 @@ impl Cluster {
     pub async fn start(story: &str, program: &str, options: Options) -> Self {
         // One cluster at a time on a machine: their timings would be each other's noise.
         let machine = machine_lock().await.expect("lock the machine");
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/stories").join(story);
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../target/stories")
+            .join(story);
         let dir = story_dir(dir);
         let (nodes, links) = lay_out(&dir, program, &options).await;
-        let mut cluster = Self { nodes, links, dir, _machine: machine };
+        let mut cluster = Self {
+            nodes,
+            links,
+            dir,
+            _machine: machine,
+        };
         let first = *cluster.nodes.keys().next().expect("a cluster has nodes");
         for (id, node) in &mut cluster.nodes {
             node.start(*id == first);
@@ -60,13 +71,17 @@ impl Cluster {
 
     async fn make_app(&self) {
         let primary = self.primary().await.expect("a primary");
-        let mut sql = Sql::socket(&self.nodes[&primary].socket()).await.expect("root on the socket");
+        let mut sql = Sql::socket(&self.nodes[&primary].socket())
+            .await
+            .expect("root on the socket");
         for statement in [
             "CREATE DATABASE app",
             "CREATE USER app@'%' IDENTIFIED BY 'app'",
             "GRANT ALL ON app.* TO app@'%'",
         ] {
-            sql.run_within(statement, Duration::from_secs(20)).await.expect(statement);
+            sql.run_within(statement, Duration::from_secs(20))
+                .await
+                .expect(statement);
         }
     }
 
@@ -79,10 +94,17 @@ impl Cluster {
         let whole = wait_for(bound, async || {
             let statuses = self.statuses().await;
             last = format!("{statuses:#?}");
-            statuses.len() == self.nodes.len() && statuses.values().all(|status| is_whole(status, self.nodes.len()))
+            statuses.len() == self.nodes.len()
+                && statuses
+                    .values()
+                    .all(|status| is_whole(status, self.nodes.len()))
         })
         .await;
-        assert!(whole, "cluster in {} is not whole after {bound:?}: {last}", self.dir.display());
+        assert!(
+            whole,
+            "cluster in {} is not whole after {bound:?}: {last}",
+            self.dir.display()
+        );
     }
 
     /// Every running node's `/api/status`.
@@ -99,7 +121,10 @@ impl Cluster {
     /// The node that calls itself primary, if there is one.
     pub async fn primary(&self) -> Option<NodeId> {
         for (id, status) in self.statuses().await {
-            let own = status["nodes"].as_array()?.iter().find(|node| node["id"] == id.0)?;
+            let own = status["nodes"]
+                .as_array()?
+                .iter()
+                .find(|node| node["id"] == id.0)?;
             if own["role"] == "primary" {
                 return Some(id);
             }
@@ -132,7 +157,11 @@ impl Cluster {
 
     #[must_use]
     pub fn others(&self, id: NodeId) -> Vec<NodeId> {
-        self.nodes.keys().copied().filter(|other| *other != id).collect()
+        self.nodes
+            .keys()
+            .copied()
+            .filter(|other| *other != id)
+            .collect()
     }
 
     #[must_use]
@@ -187,7 +216,9 @@ pub async fn wait_for(bound: Duration, mut condition: impl AsyncFnMut() -> bool)
 }
 
 fn is_whole(status: &serde_json::Value, nodes: usize) -> bool {
-    let Some(list) = status["nodes"].as_array() else { return false };
+    let Some(list) = status["nodes"].as_array() else {
+        return false;
+    };
     let roles = |role: &str| list.iter().filter(|node| node["role"] == role).count();
     let fit = |node: &serde_json::Value| node["healthy"] == true && node["raft"] != "learner";
     list.len() == nodes
@@ -206,7 +237,11 @@ fn story_dir(dir: PathBuf) -> PathBuf {
     dir.canonicalize().expect("the folder exists")
 }
 
-async fn lay_out(dir: &Path, program: &str, options: &Options) -> (BTreeMap<NodeId, NodeProcess>, Links) {
+async fn lay_out(
+    dir: &Path,
+    program: &str,
+    options: &Options,
+) -> (BTreeMap<NodeId, NodeProcess>, Links) {
     let ids: Vec<NodeId> = (1..=options.nodes).map(NodeId).collect();
     let pairs = ids.len() * (ids.len() - 1);
     let mut free = free_ports(ids.len() * Ports::COUNT + pairs * 2).into_iter();
@@ -224,14 +259,20 @@ async fn lay_out(dir: &Path, program: &str, options: &Options) -> (BTreeMap<Node
         }
     }
     let secrets = dir.join("secrets.toml");
-    quorate_node::config::Secrets::generate().expect("draw secrets").save(&secrets).expect("write secrets");
+    quorate_node::config::Secrets::generate()
+        .expect("draw secrets")
+        .save(&secrets)
+        .expect("write secrets");
     let mut nodes = BTreeMap::new();
     for id in &ids {
         let node_dir = dir.join(format!("n{id}"));
         std::fs::create_dir_all(&node_dir).expect("make the node's folder");
         let config = config(*id, &node_dir, &secrets, &ports, &relays, options);
         std::fs::write(node_dir.join("node.toml"), config).expect("write configuration");
-        nodes.insert(*id, NodeProcess::new(*id, node_dir, ports[id], PathBuf::from(program)));
+        nodes.insert(
+            *id,
+            NodeProcess::new(*id, node_dir, ports[id], PathBuf::from(program)),
+        );
     }
     (nodes, Links::new(relays))
 }
@@ -250,15 +291,27 @@ fn config(
          read_write = \"127.0.0.1:{}\"\nread_only = \"127.0.0.1:{}\"\nfeed = \"127.0.0.1:{}\"\n\
          grpc = \"127.0.0.1:{}\"\nhttp = \"127.0.0.1:{}\"\ngate = \"127.0.0.1:{}\"\n\n\
          [mysqld]\nport = {}\nbuffer_pool = \"{}\"\n",
-        own.read_write, own.read_only, own.feed, own.grpc, own.http, own.gate, own.mysql, options.buffer_pool,
+        own.read_write,
+        own.read_only,
+        own.feed,
+        own.grpc,
+        own.http,
+        own.gate,
+        own.mysql,
+        options.buffer_pool,
     );
     for (peer, theirs) in ports.iter().filter(|(peer, _)| **peer != id) {
-        let [grpc, gate] = &relays[&(id, *peer)][..] else { panic!("two relays a link") };
+        let [grpc, gate] = &relays[&(id, *peer)][..] else {
+            panic!("two relays a link")
+        };
         write!(
             text,
             "\n[peers.{peer}]\ngrpc = \"127.0.0.1:{}\"\ngate = \"127.0.0.1:{}\"\n\
              dial = {{ grpc = \"127.0.0.1:{}\", gate = \"127.0.0.1:{}\" }}\n",
-            theirs.grpc, theirs.gate, grpc.port(), gate.port(),
+            theirs.grpc,
+            theirs.gate,
+            grpc.port(),
+            gate.port(),
         )
         .expect("a string takes everything");
     }
@@ -277,14 +330,21 @@ pub(crate) async fn http_get(port: u16, path: &str) -> Option<String> {
     use quorate_net::{Endpoint, Net, TokioNet};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let exchange = async {
-        let mut io = TokioNet.connect(&Endpoint::Tcp(format!("127.0.0.1:{port}"))).await.ok()?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let mut io = TokioNet
+            .connect(&Endpoint::Tcp(format!("127.0.0.1:{port}")))
+            .await
+            .ok()?;
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         io.write_all(request.as_bytes()).await.ok()?;
         let mut answer = String::new();
         io.read_to_string(&mut answer).await.ok()?;
         let (head, body) = answer.split_once("\r\n\r\n")?;
         // Small answers come with a length; a chunked one is put together here.
-        if !head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
+        if !head
+            .to_ascii_lowercase()
+            .contains("transfer-encoding: chunked")
+        {
             return Some(body.to_owned());
         }
         let mut whole = String::new();
@@ -296,5 +356,7 @@ pub(crate) async fn http_get(port: u16, path: &str) -> Option<String> {
         }
         Some(whole)
     };
-    tokio::time::timeout(Duration::from_secs(1), exchange).await.ok()?
+    tokio::time::timeout(Duration::from_secs(1), exchange)
+        .await
+        .ok()?
 }

@@ -17,7 +17,10 @@ pub async fn fingerprint(socket: &Path) -> Result<(GtidSet, Vec<Vec<String>>), S
                   AND table_type = 'BASE TABLE' ORDER BY 1";
     let mut checksums = Vec::new();
     for row in sql.rows(tables).await? {
-        checksums.extend(sql.rows(&format!("CHECKSUM TABLE {} EXTENDED", row[0])).await?);
+        checksums.extend(
+            sql.rows(&format!("CHECKSUM TABLE {} EXTENDED", row[0]))
+                .await?,
+        );
     }
     let executed = sql.value("SELECT @@global.gtid_executed").await?;
     Ok((executed.parse().expect("a server's own set"), checksums))

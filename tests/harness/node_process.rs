@@ -38,14 +38,28 @@ impl Ports {
         let [read_write, read_only, feed, grpc, http, mysql, gate] = *ports else {
             panic!("a node has {} ports", Self::COUNT)
         };
-        Self { read_write, read_only, feed, grpc, http, mysql, gate }
+        Self {
+            read_write,
+            read_only,
+            feed,
+            grpc,
+            http,
+            mysql,
+            gate,
+        }
     }
 }
 
 impl NodeProcess {
     #[must_use]
     pub fn new(id: NodeId, dir: PathBuf, ports: Ports, program: PathBuf) -> Self {
-        Self { id, dir, ports, program, child: None }
+        Self {
+            id,
+            dir,
+            ports,
+            program,
+            child: None,
+        }
     }
 
     #[must_use]
@@ -69,14 +83,21 @@ impl NodeProcess {
     /// If it runs, or cannot be started.
     pub fn start(&mut self, bootstrap: bool) {
         assert!(self.child.is_none(), "node {} runs", self.id);
-        let log = OpenOptions::new().create(true).append(true).open(self.log()).expect("open log");
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log())
+            .expect("open log");
         let mut command = Command::new(&self.program);
         command.arg("node").arg("--config").arg(self.config());
         if bootstrap {
             command.arg("--bootstrap");
         }
         let output = |log: &File| Stdio::from(log.try_clone().expect("a second handle"));
-        command.stdin(Stdio::null()).stdout(output(&log)).stderr(output(&log));
+        command
+            .stdin(Stdio::null())
+            .stdout(output(&log))
+            .stderr(output(&log));
         self.child = Some(command.spawn().expect("start the program under test"));
     }
 
@@ -89,7 +110,11 @@ impl NodeProcess {
     /// The server's process id, from its pid file.
     #[must_use]
     pub fn mysqld_pid(&self) -> Option<u32> {
-        let pid = std::fs::read_to_string(self.dir.join("mysqld.pid")).ok()?.trim().parse().ok()?;
+        let pid = std::fs::read_to_string(self.dir.join("mysqld.pid"))
+            .ok()?
+            .trim()
+            .parse()
+            .ok()?;
         // The file outlives the process: make sure that the id is still this server's.
         let command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
         let command = String::from_utf8_lossy(&command).into_owned();

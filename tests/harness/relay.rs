@@ -6,7 +6,10 @@ use quorate_types::NodeId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
-#[expect(clippy::disallowed_types, reason = "the relay stands outside of what is tested")]
+#[expect(
+    clippy::disallowed_types,
+    reason = "the relay stands outside of what is tested"
+)]
 mod sockets {
     pub(super) use tokio::net::{TcpListener, TcpStream};
 }
@@ -43,8 +46,14 @@ impl Relay {
     /// # Panics
     /// If the port is taken.
     pub async fn start(port: u16, target: u16) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("a free port");
-        let (mode, _) = watch::channel(Mode { cut: false, forth: Flow::Pass, back: Flow::Pass });
+        let listener = TcpListener::bind(("127.0.0.1", port))
+            .await
+            .expect("a free port");
+        let (mode, _) = watch::channel(Mode {
+            cut: false,
+            forth: Flow::Pass,
+            back: Flow::Pass,
+        });
         let modes = mode.clone();
         tokio::spawn(async move {
             while let Ok((dialler, _)) = listener.accept().await {
@@ -64,7 +73,8 @@ impl Relay {
     }
 
     pub fn flow(&self, forth: Flow, back: Flow) {
-        self.mode.send_modify(|mode| (mode.forth, mode.back) = (forth, back));
+        self.mode
+            .send_modify(|mode| (mode.forth, mode.back) = (forth, back));
     }
 }
 
@@ -108,9 +118,17 @@ async fn pump(
 ) {
     let mut buffer = vec![0; 64 * 1024];
     loop {
-        let Ok(count @ 1..) = from.read(&mut buffer).await else { break };
+        let Ok(count @ 1..) = from.read(&mut buffer).await else {
+            break;
+        };
         // Bytes that were under way when the link was held are held too.
-        let Ok(mode) = modes.wait_for(|mode| flow(mode) != Flow::Hold).await.map(|mode| *mode) else { break };
+        let Ok(mode) = modes
+            .wait_for(|mode| flow(mode) != Flow::Hold)
+            .await
+            .map(|mode| *mode)
+        else {
+            break;
+        };
         if let Flow::Delay(delay) = flow(&mode) {
             tokio::time::sleep(delay).await;
         }
@@ -130,12 +148,16 @@ pub struct Links {
 impl Links {
     #[must_use]
     pub fn new(relays: BTreeMap<(NodeId, NodeId), Vec<Relay>>) -> Self {
-        Self { relays: Arc::new(relays) }
+        Self {
+            relays: Arc::new(relays),
+        }
     }
 
     fn between(&self, a: NodeId, b: NodeId) -> impl Iterator<Item = (bool, &Relay)> {
         let pair = move |from, to| self.relays.get(&(from, to)).into_iter().flatten();
-        pair(a, b).map(|relay| (true, relay)).chain(pair(b, a).map(|relay| (false, relay)))
+        pair(a, b)
+            .map(|relay| (true, relay))
+            .chain(pair(b, a).map(|relay| (false, relay)))
     }
 
     /// Resets and refuses every connection between the two.
@@ -145,7 +167,11 @@ impl Links {
 
     /// Cuts a node off from all others.
     pub fn isolate(&self, node: NodeId, cut: bool) {
-        for (from, to) in self.relays.keys().filter(|(from, to)| *from == node || *to == node) {
+        for (from, to) in self
+            .relays
+            .keys()
+            .filter(|(from, to)| *from == node || *to == node)
+        {
             self.cut(*from, *to, cut);
         }
     }
@@ -154,7 +180,11 @@ impl Links {
     pub fn flow(&self, from: NodeId, to: NodeId, flow: Flow) {
         for (dialled_by_from, relay) in self.between(from, to) {
             relay.mode.send_modify(|mode| {
-                let way = if dialled_by_from { &mut mode.forth } else { &mut mode.back };
+                let way = if dialled_by_from {
+                    &mut mode.forth
+                } else {
+                    &mut mode.back
+                };
                 *way = flow;
             });
         }

@@ -31,7 +31,10 @@ impl From<mysql_async::Error> for SqlError {
             mysql_async::Error::Server(server) if matches!(server.code, 1053 | 1079 | 4031) => {
                 Self::Unknown(server.to_string())
             }
-            mysql_async::Error::Server(server) => Self::Server { code: server.code, message: server.message },
+            mysql_async::Error::Server(server) => Self::Server {
+                code: server.code,
+                message: server.message,
+            },
             other => Self::Unknown(other.to_string()),
         }
     }
@@ -74,7 +77,9 @@ impl Sql {
     /// # Errors
     /// If no session comes about within ten seconds.
     pub async fn socket(path: &Path) -> Result<Self, SqlError> {
-        let options = OptsBuilder::default().socket(Some(path.display().to_string())).user(Some("root"));
+        let options = OptsBuilder::default()
+            .socket(Some(path.display().to_string()))
+            .user(Some("root"));
         Self::open(options).await
     }
 
@@ -82,7 +87,9 @@ impl Sql {
         let options = options.stmt_cache_size(0).wait_timeout(Some(600));
         let connect = Conn::new(Opts::from(options));
         match tokio::time::timeout(Duration::from_secs(10), connect).await {
-            Ok(connection) => Ok(Self { connection: connection? }),
+            Ok(connection) => Ok(Self {
+                connection: connection?,
+            }),
             Err(_) => Err(SqlError::Unknown("no session within 10 s".to_owned())),
         }
     }
@@ -110,7 +117,10 @@ impl Sql {
     /// The server's, or unknown.
     pub async fn rows(&mut self, sql: &str) -> Result<Vec<Vec<String>>, SqlError> {
         let rows: Vec<Row> = self.connection.query(sql).await?;
-        Ok(rows.into_iter().map(|row| row.unwrap().iter().map(text).collect()).collect())
+        Ok(rows
+            .into_iter()
+            .map(|row| row.unwrap().iter().map(text).collect())
+            .collect())
     }
 
     /// The first column of the first row.
@@ -119,7 +129,10 @@ impl Sql {
     /// The server's, or unknown.
     pub async fn value(&mut self, sql: &str) -> Result<String, SqlError> {
         let rows = self.rows(sql).await?;
-        let first = rows.into_iter().next().and_then(|row| row.into_iter().next());
+        let first = rows
+            .into_iter()
+            .next()
+            .and_then(|row| row.into_iter().next());
         first.ok_or_else(|| SqlError::Unknown(format!("no row for {sql}")))
     }
 }

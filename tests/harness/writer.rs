@@ -25,13 +25,19 @@ impl Outcomes {
     #[must_use]
     pub fn longest_gap(&self) -> Duration {
         let pairs = self.acknowledged_at.windows(2);
-        pairs.map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+        pairs
+            .map(|pair| pair[1] - pair[0])
+            .max()
+            .unwrap_or_default()
     }
 
     /// How long after `moment` the first commit that began after it was acknowledged.
     #[must_use]
     pub fn first_after(&self, moment: Instant) -> Option<Duration> {
-        self.acknowledged_at.iter().find(|at| **at > moment).map(|at| *at - moment)
+        self.acknowledged_at
+            .iter()
+            .find(|at| **at > moment)
+            .map(|at| *at - moment)
     }
 }
 
@@ -43,7 +49,8 @@ pub struct Writer {
 }
 
 impl Writer {
-    pub const TABLE: &str = "CREATE TABLE IF NOT EXISTS app.written (id BIGINT UNSIGNED PRIMARY KEY, note VARCHAR(64))";
+    pub const TABLE: &str =
+        "CREATE TABLE IF NOT EXISTS app.written (id BIGINT UNSIGNED PRIMARY KEY, note VARCHAR(64))";
 
     /// `clients` writers; the n-th begins at the n-th of `ports` and goes on to the next after an
     /// error. Ids of client n are n, n + clients, …, so no two are equal.
@@ -60,12 +67,19 @@ impl Writer {
                 })
             })
             .collect();
-        Self { outcomes, stop, tasks }
+        Self {
+            outcomes,
+            stop,
+            tasks,
+        }
     }
 
     #[must_use]
     pub fn so_far(&self) -> Outcomes {
-        self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.outcomes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Lets every client finish its statement.
@@ -77,7 +91,10 @@ impl Writer {
         for task in self.tasks {
             task.await.expect("no client panics");
         }
-        Arc::into_inner(self.outcomes).expect("all clients ended").into_inner().unwrap_or_else(PoisonError::into_inner)
+        Arc::into_inner(self.outcomes)
+            .expect("all clients ended")
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -88,7 +105,9 @@ async fn write(
     outcomes: &Mutex<Outcomes>,
     stopped: &tokio::sync::watch::Receiver<bool>,
 ) {
-    let note = |change: &dyn Fn(&mut Outcomes)| change(&mut outcomes.lock().unwrap_or_else(PoisonError::into_inner));
+    let note = |change: &dyn Fn(&mut Outcomes)| {
+        change(&mut outcomes.lock().unwrap_or_else(PoisonError::into_inner))
+    };
     let mut session = None;
     for id in ids {
         let mut sql = loop {
@@ -151,8 +170,14 @@ impl Reader {
     pub fn start(ports: &[u16], sockets: &[PathBuf]) -> Self {
         let seen = Arc::new(Mutex::new(BTreeSet::new()));
         let (stop, stopped) = tokio::sync::watch::channel(false);
-        let places = ports.iter().copied().map(Place::Port).chain(sockets.iter().cloned().map(Place::Socket));
-        let tasks = places.map(|place| tokio::spawn(read(place, seen.clone(), stopped.clone()))).collect();
+        let places = ports
+            .iter()
+            .copied()
+            .map(Place::Port)
+            .chain(sockets.iter().cloned().map(Place::Socket));
+        let tasks = places
+            .map(|place| tokio::spawn(read(place, seen.clone(), stopped.clone())))
+            .collect();
         Self { seen, stop, tasks }
     }
 
@@ -163,11 +188,18 @@ impl Reader {
         for task in self.tasks {
             task.await.expect("no poller panics");
         }
-        Arc::into_inner(self.seen).expect("all pollers ended").into_inner().unwrap_or_else(PoisonError::into_inner)
+        Arc::into_inner(self.seen)
+            .expect("all pollers ended")
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-async fn read(place: Place, seen: Arc<Mutex<BTreeSet<u64>>>, stopped: tokio::sync::watch::Receiver<bool>) {
+async fn read(
+    place: Place,
+    seen: Arc<Mutex<BTreeSet<u64>>>,
+    stopped: tokio::sync::watch::Receiver<bool>,
+) {
     let mut session: Option<Sql> = None;
     // Only rows that came since the last look: ids of several clients interleave, so look back.
     let mut highest = 0u64;
@@ -186,12 +218,17 @@ async fn read(place: Place, seen: Arc<Mutex<BTreeSet<u64>>>, stopped: tokio::syn
                 sql
             }
         };
-        let select = format!("SELECT id FROM app.written WHERE id >= {}", highest.saturating_sub(500));
+        let select = format!(
+            "SELECT id FROM app.written WHERE id >= {}",
+            highest.saturating_sub(500)
+        );
         let answer = tokio::time::timeout(Duration::from_secs(5), sql.rows(&select)).await;
         if let Ok(Ok(rows)) = answer {
             let ids: Vec<u64> = rows.iter().filter_map(|row| row[0].parse().ok()).collect();
             highest = ids.iter().copied().fold(highest, u64::max);
-            seen.lock().unwrap_or_else(PoisonError::into_inner).extend(ids);
+            seen.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .extend(ids);
             session = Some(sql);
         }
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -96,11 +96,7 @@ impl Assembler {
     ///
     /// # Errors
     /// If the event cannot follow those before it, or has no GTID.
-    pub fn push_head(
-        &mut self,
-        header: &EventHeader,
-        body: &[u8],
-    ) -> Result<Step, AssembleError> {
+    pub fn push_head(&mut self, header: &EventHeader, body: &[u8]) -> Result<Step, AssembleError> {
         let step = self.judge(header, body);
         self.state = match &step {
             Ok((_, next)) => *next,

@@ -67,6 +67,25 @@ impl LocalHost {
         self.options.data_folder.join(name)
     }
 
+    /// A killed server leaves its socket and the socket's lock file, which names a process id: a new
+    /// one refuses to start while that id is taken, if only by a zombie that nobody reaped.
+    fn remove_stale_socket(&self, settings: &Settings) -> Result<(), HostError> {
+        if !self.data_folder_is_free()? {
+            return Err(HostError::InUse);
+        }
+        let mut lock = settings.socket.clone().into_os_string();
+        lock.push(".lock");
+        for path in [settings.socket.clone(), PathBuf::from(lock)] {
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(at("remove the old socket", &path)(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     fn argv(&self, settings: &Settings) -> Vec<OsString> {
         let installation = &self.options.installation;
         let mut argv = installation.mysqld.clone();
@@ -160,6 +179,7 @@ impl Host for LocalHost {
     type Binlogs = LocalBinlogs;
 
     async fn start(&self, settings: &Settings) -> Result<ServerProcess, HostError> {
+        self.remove_stale_socket(settings)?;
         self.spawn(settings)
     }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use quorate_consensus::{AcceptedLog, Consensus, ProposalFate, ReadIndexError};
 use quorate_mysqld::AcceptedIndex;
 use quorate_replication::{
-    AcceptedEntry, AcceptedTransaction, CommittedLog, Fate, Propose, ReadBatch, ReadError, TransactionBytes,
+    AcceptedEntry, AcceptedTransaction, CommittedLog, Fate, Propose, ReadBatch, ReadError,
+    TransactionBytes,
 };
 use quorate_types::{Command, Epoch, Fragment, Gtid, GtidSet, LogIndex};
 use tokio::sync::{oneshot, watch};
@@ -44,7 +45,10 @@ pub(crate) struct Log {
 
 impl Log {
     pub(crate) fn new(consensus: Consensus) -> Self {
-        Self { accepted: consensus.accepted_log(), consensus }
+        Self {
+            accepted: consensus.accepted_log(),
+            consensus,
+        }
     }
 }
 
@@ -70,8 +74,15 @@ impl CommittedLog for Log {
     }
 
     async fn read(&self, from: LogIndex, bytes_max: usize) -> Result<ReadBatch, ReadError> {
-        let batch = self.accepted.read(from, bytes_max).await.map_err(read_error)?;
-        Ok(ReadBatch { entries: batch.entries.into_iter().map(entry).collect(), next: batch.next })
+        let batch = self
+            .accepted
+            .read(from, bytes_max)
+            .await
+            .map_err(read_error)?;
+        Ok(ReadBatch {
+            entries: batch.entries.into_iter().map(entry).collect(),
+            next: batch.next,
+        })
     }
 
     async fn read_parts(
@@ -80,7 +91,10 @@ impl CommittedLog for Log {
         from: LogIndex,
         last: LogIndex,
     ) -> Result<(Vec<Fragment>, LogIndex), ReadError> {
-        self.accepted.read_parts(gtid, from, last).await.map_err(read_error)
+        self.accepted
+            .read_parts(gtid, from, last)
+            .await
+            .map_err(read_error)
     }
 }
 

@@ -8,12 +8,12 @@ use quorate_consensus::Consensus;
 use quorate_proxy::RoleWatch;
 use quorate_role::Input;
 use quorate_types::{ClusterId, Member, Members, NodeId, Role};
+use quorate_wire::NodeReport;
 use quorate_wire::v1::admin_server::Admin;
 use quorate_wire::v1::{
-    JoinReply, JoinRequest, LeaderHint, MembersReply, MembersRequest, NodeStatusReply, NodeStatusRequest,
-    StatusReply, StatusRequest, SwitchoverReply, SwitchoverRequest,
+    JoinReply, JoinRequest, LeaderHint, MembersReply, MembersRequest, NodeStatusReply,
+    NodeStatusRequest, StatusReply, StatusRequest, SwitchoverReply, SwitchoverRequest,
 };
-use quorate_wire::NodeReport;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tonic::{Request, Response, Status};
@@ -42,16 +42,27 @@ pub(crate) struct AdminService {
 
 impl AdminService {
     fn leader(&self) -> Option<NodeId> {
-        self.consensus.view().borrow().leader.map(|leader| leader.node)
+        self.consensus
+            .view()
+            .borrow()
+            .leader
+            .map(|leader| leader.node)
     }
 
     fn hint(&self) -> Option<LeaderHint> {
         let node = self.leader()?;
-        Some(LeaderHint { node: node.0, address: self.addresses.get(&node).cloned().unwrap_or_default() })
+        Some(LeaderHint {
+            node: node.0,
+            address: self.addresses.get(&node).cloned().unwrap_or_default(),
+        })
     }
 
     fn refuse(&self, reason: String) -> Response<SwitchoverReply> {
-        Response::new(SwitchoverReply { reason, leader: self.hint(), ..SwitchoverReply::default() })
+        Response::new(SwitchoverReply {
+            reason,
+            leader: self.hint(),
+            ..SwitchoverReply::default()
+        })
     }
 
     /// The node to switch to: the one asked for, else the healthy replica that is nearest.
@@ -66,13 +77,21 @@ impl AdminService {
                 return Err(format!("node {to} is the primary already"));
             }
             if !fit(node.role, node.healthy) {
-                return Err(format!("node {to} is no healthy replica: {} {}", node.role, node.message));
+                return Err(format!(
+                    "node {to} is no healthy replica: {} {}",
+                    node.role, node.message
+                ));
             }
             return Ok(to);
         }
-        let replicas = view.nodes.iter().filter(|(_, node)| fit(node.role, node.healthy));
+        let replicas = view
+            .nodes
+            .iter()
+            .filter(|(_, node)| fit(node.role, node.healthy));
         let nearest = replicas.min_by_key(|(id, node)| (node.lag_transactions, **id));
-        nearest.map(|(id, _)| *id).ok_or_else(|| "there is no healthy replica".to_owned())
+        nearest
+            .map(|(id, _)| *id)
+            .ok_or_else(|| "there is no healthy replica".to_owned())
     }
 
     async fn switch(&self, to: NodeId) -> Response<SwitchoverReply> {
@@ -81,7 +100,11 @@ impl AdminService {
             return self.refuse("the node is stopping".to_owned());
         }
         let serves = |view: &Arc<quorate_types::ClusterView>| {
-            view.primary == Some(to) && view.nodes.get(&to).is_some_and(|node| node.role == Role::Primary)
+            view.primary == Some(to)
+                && view
+                    .nodes
+                    .get(&to)
+                    .is_some_and(|node| node.role == Role::Primary)
         };
         let done = match timeout(SWITCHOVER_MAX, view.wait_for(serves)).await {
             Ok(Ok(view)) => Some(view.epoch),
@@ -95,7 +118,9 @@ impl AdminService {
                 leader: self.hint(),
                 ..SwitchoverReply::default()
             }),
-            None => self.refuse(format!("node {to} did not become primary within {SWITCHOVER_MAX:?}")),
+            None => self.refuse(format!(
+                "node {to} did not become primary within {SWITCHOVER_MAX:?}"
+            )),
         }
     }
 }
@@ -107,7 +132,10 @@ impl Admin for AdminService {
         Ok(Response::new(quorate_wire::status_reply(self.node, &view)))
     }
 
-    async fn node_status(&self, _: Request<NodeStatusRequest>) -> Result<Response<NodeStatusReply>, Status> {
+    async fn node_status(
+        &self,
+        _: Request<NodeStatusRequest>,
+    ) -> Result<Response<NodeStatusReply>, Status> {
         Ok(Response::new((&(self.own_report)()).into()))
     }
 
@@ -143,7 +171,9 @@ impl Admin for AdminService {
             let reason = format!("this is cluster {}", self.cluster);
             return Ok(Response::new(reply(false, reason)));
         }
-        let wire = request.member.ok_or_else(|| Status::invalid_argument("no member"))?;
+        let wire = request
+            .member
+            .ok_or_else(|| Status::invalid_argument("no member"))?;
         let (node, member): (NodeId, Member) = wire.into();
         let joined = self.membership.join(node, member).await;
         Ok(Response::new(match joined {
@@ -156,6 +186,8 @@ impl Admin for AdminService {
     async fn members(&self, _: Request<MembersRequest>) -> Result<Response<MembersReply>, Status> {
         let members: Arc<Members> = self.consensus.applied_state().borrow().members.clone();
         let list = quorate_wire::v1::MemberList::from(&*members);
-        Ok(Response::new(MembersReply { members: list.members }))
+        Ok(Response::new(MembersReply {
+            members: list.members,
+        }))
     }
 }

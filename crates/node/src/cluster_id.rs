@@ -20,7 +20,9 @@ const ANSWER_MAX: Duration = Duration::from_secs(1);
 /// Why no new cluster may be made here.
 #[derive(Debug, thiserror::Error)]
 pub enum BootstrapError {
-    #[error("node {node} is in cluster {cluster} already: start this node without --bootstrap to join it")]
+    #[error(
+        "node {node} is in cluster {cluster} already: start this node without --bootstrap to join it"
+    )]
     PeerHasCluster { node: NodeId, cluster: ClusterId },
     #[error(
         "the data folder belongs to a cluster already (it has a marker): start without --bootstrap, or \
@@ -41,7 +43,11 @@ pub(crate) struct ClusterFinder<'a, N> {
 
 impl<N: Net> ClusterFinder<'_, N> {
     /// Draws the id of a new cluster, if nothing speaks against one.
-    pub(crate) async fn make(&self, host: &impl Host, random: &mut Random) -> Result<ClusterId, BootstrapError> {
+    pub(crate) async fn make(
+        &self,
+        host: &impl Host,
+        random: &mut Random,
+    ) -> Result<ClusterId, BootstrapError> {
         if host.data_folder_exists() && host.read_marker()?.is_some() {
             return Err(BootstrapError::Marked);
         }
@@ -74,7 +80,10 @@ impl<N: Net> ClusterFinder<'_, N> {
 
     async fn ask(&self, node: NodeId, peer: &Peer) -> Option<ClusterId> {
         let mut client = admin_client(self.net, self.tls, node, peer.dial_grpc());
-        let answer = timeout(ANSWER_MAX, client.node_status(NodeStatusRequest {})).await.ok()?.ok()?;
+        let answer = timeout(ANSWER_MAX, client.node_status(NodeStatusRequest {}))
+            .await
+            .ok()?
+            .ok()?;
         NodeReport::try_from(answer.into_inner()).ok()?.cluster
     }
 }

@@ -94,8 +94,17 @@ impl<N: Net, H: Host> Driver<N, H> {
             }
             let control = Control::of(&self.machine, stopped);
             self.control.send_if_modified(|known| {
-                let changed = (&known.phase, &known.message, known.role_with_lease, known.stopped)
-                    != (&control.phase, &control.message, control.role_with_lease, control.stopped);
+                let changed = (
+                    &known.phase,
+                    &known.message,
+                    known.role_with_lease,
+                    known.stopped,
+                ) != (
+                    &control.phase,
+                    &control.message,
+                    control.role_with_lease,
+                    control.stopped,
+                );
                 *known = control;
                 changed
             });
@@ -109,14 +118,18 @@ impl<N: Net, H: Host> Driver<N, H> {
         match effect {
             Effect::OpenGate { epoch } => {
                 tracing::info!(%epoch, "this node is primary: its gate is open");
-                self.recent.note(format!("node {} became primary (epoch {epoch})", self.jobs.node));
+                self.recent.note(format!(
+                    "node {} became primary (epoch {epoch})",
+                    self.jobs.node
+                ));
                 self.roles.open_gate(epoch, self.net.boot_time());
             }
             Effect::CloseGate => {
                 self.roles.close_gate();
                 self.gate.closed().await;
                 tracing::info!("the gate is closed");
-                self.recent.note(format!("node {} closed its gate", self.jobs.node));
+                self.recent
+                    .note(format!("node {} closed its gate", self.jobs.node));
             }
             Effect::Start { id, job } => {
                 tracing::debug!(?job, "job begins");
@@ -139,7 +152,10 @@ impl<N: Net, H: Host> Driver<N, H> {
             Effect::Propose { leader, node } => self.propose(leader, node).await,
             Effect::Transfer { leader, to } => {
                 tracing::info!(%to, "giving leadership to another node");
-                self.recent.note(format!("node {} gives leadership to node {to}", self.jobs.node));
+                self.recent.note(format!(
+                    "node {} gives leadership to node {to}",
+                    self.jobs.node
+                ));
                 self.consensus.close_lease(leader);
                 if let Err(error) = self.consensus.transfer_leader(to).await {
                     tracing::warn!(%to, %error, "leadership could not be given away");
@@ -155,13 +171,17 @@ impl<N: Net, H: Host> Driver<N, H> {
     }
 
     async fn propose(&self, leader: LeaderId, node: Option<NodeId>) {
-        let answer = self.consensus.propose(leader, Command::SetPrimary { node }).await;
+        let answer = self
+            .consensus
+            .propose(leader, Command::SetPrimary { node })
+            .await;
         let inputs = self.inputs.clone();
         tokio::spawn(async move {
             let result = match answer.await {
-                Ok(ProposalFate::Applied { index, outcome: Outcome::PrimarySet { .. } }) => {
-                    Proposal::Applied(LogId { leader, index })
-                }
+                Ok(ProposalFate::Applied {
+                    index,
+                    outcome: Outcome::PrimarySet { .. },
+                }) => Proposal::Applied(LogId { leader, index }),
                 Ok(ProposalFate::Applied { .. } | ProposalFate::Refused) => Proposal::Refused,
                 Ok(ProposalFate::Unknown) | Err(_) => Proposal::Unknown,
             };
@@ -171,10 +191,16 @@ impl<N: Net, H: Host> Driver<N, H> {
 }
 
 fn raft(view: &RaftView) -> Input {
-    Input::Raft { leader: view.leader, leading: view.leader.filter(|_| view.is_leader) }
+    Input::Raft {
+        leader: view.leader,
+        leading: view.leader.filter(|_| view.is_leader),
+    }
 }
 
 fn log(state: &AppliedState) -> Applied {
     let epoch: Option<(Epoch, NodeId)> = state.epoch.zip(state.primary);
-    Applied { set_primary: state.set_primary, epoch }
+    Applied {
+        set_primary: state.set_primary,
+        epoch,
+    }
 }

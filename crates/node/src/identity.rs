@@ -1,6 +1,7 @@
 use std::fmt::Write as _;
 
 use bytes::Bytes;
+use quorate_mysqld::{Host, HostError, Marker};
 use quorate_storage::{LogDisk, LogRead, MetaKey, Write};
 use quorate_types::{ClusterId, Incarnation, NodeId};
 
@@ -13,6 +14,9 @@ pub struct Identity {
     pub incarnation: Incarnation,
     /// Grows with each start of the process.
     pub start_counter: u64,
+    /// The last start that is known to stand in the data folder's marker too. A marker with a lower
+    /// count was brought back from an image; one with a higher count than ours is another's.
+    pub marked: u64,
 }
 
 /// Why a Raft folder's identity cannot be used.
@@ -20,6 +24,8 @@ pub struct Identity {
 pub enum IdentityError {
     #[error("use the Raft log")]
     Disk(#[from] quorate_storage::Error),
+    #[error("use the data folder")]
+    Host(#[from] HostError),
     #[error("the identity in the Raft folder is damaged or of a later version")]
     Damaged,
     #[error("the Raft folder belongs to node {found}, the configuration says node {expected}")]
@@ -31,8 +37,8 @@ const HEAD: &str = "quorate-raft 1";
 impl Identity {
     fn to_text(self) -> String {
         let mut text = format!(
-            "{HEAD}\nnode {}\nincarnation {}\nstart_counter {}\n",
-            self.node, self.incarnation, self.start_counter
+            "{HEAD}\nnode {}\nincarnation {}\nstart_counter {}\nmarked {}\n",
+            self.node, self.incarnation, self.start_counter, self.marked
         );
         if let Some(cluster) = self.cluster {
             let _ = writeln!(text, "cluster {cluster}");
@@ -45,14 +51,20 @@ impl Identity {
         if lines.next() != Some(HEAD) {
             return None;
         }
-        let mut identity =
-            Self { node: NodeId::ZERO, cluster: None, incarnation: Incarnation(0), start_counter: 0 };
+        let mut identity = Self {
+            node: NodeId::ZERO,
+            cluster: None,
+            incarnation: Incarnation(0),
+            start_counter: 0,
+            marked: 0,
+        };
         for line in lines {
             let (name, value) = line.split_once(' ')?;
             match name {
                 "node" => identity.node = NodeId(value.parse().ok()?),
                 "incarnation" => identity.incarnation = value.parse().ok()?,
                 "start_counter" => identity.start_counter = value.parse().ok()?,
+                "marked" => identity.marked = value.parse().ok()?,
                 "cluster" => identity.cluster = Some(value.parse().ok()?),
                 _ => return None,
             }
@@ -75,14 +87,52 @@ impl Identity {
                 let text = std::str::from_utf8(&bytes).map_err(|_| IdentityError::Damaged)?;
                 Self::parse(text).ok_or(IdentityError::Damaged)?
             }
-            None => Self { node, cluster: None, incarnation: new_incarnation, start_counter: 0 },
+            None => Self {
+                node,
+                cluster: None,
+                incarnation: new_incarnation,
+                start_counter: 0,
+                marked: 0,
+            },
         };
         if identity.node != node {
-            return Err(IdentityError::OtherNode { expected: node, found: identity.node });
+            return Err(IdentityError::OtherNode {
+                expected: node,
+                found: identity.node,
+            });
         }
         identity.start_counter += 1;
         identity.save(disk)?;
         Ok(identity)
+    }
+
+    /// Counts this start in the data folder's marker too, if the folder goes with this one. A folder
+    /// that does not is left as it is: the repair before the server's start judges it.
+    ///
+    /// # Errors
+    /// If the folder or the disk cannot be used.
+    pub(crate) fn mark(
+        &mut self,
+        disk: &mut impl LogDisk,
+        host: &impl Host,
+    ) -> Result<(), IdentityError> {
+        if !host.data_folder_exists() || !host.claim()? {
+            return Ok(());
+        }
+        let Some(marker) = host.read_marker()? else {
+            return Ok(());
+        };
+        let ours = (Some(marker.cluster), marker.node, marker.incarnation)
+            == (self.cluster, self.node, self.incarnation);
+        if ours && (self.marked..=self.start_counter).contains(&marker.start_counter) {
+            host.write_marker(&Marker {
+                start_counter: self.start_counter,
+                ..marker
+            })?;
+            self.marked = self.start_counter;
+            self.save(disk)?;
+        }
+        Ok(())
     }
 
     /// Durable when it returns.
@@ -90,7 +140,10 @@ impl Identity {
     /// # Errors
     /// The disk's.
     pub fn save(&self, disk: &mut impl LogDisk) -> Result<(), quorate_storage::Error> {
-        disk.write(vec![Write::SetMeta(MetaKey::Identity, Bytes::from(self.to_text()))])?;
+        disk.write(vec![Write::SetMeta(
+            MetaKey::Identity,
+            Bytes::from(self.to_text()),
+        )])?;
         disk.sync()
     }
 }
@@ -106,13 +159,19 @@ mod tests {
         let mut disk = MemoryDisk::new();
         let first = Identity::start(&mut disk, NodeId(2), Incarnation(7)).unwrap();
         assert_eq!((first.start_counter, first.cluster), (1, None));
-        Identity { cluster: Some(ClusterId(9)), ..first }.save(&mut disk).unwrap();
+        Identity {
+            cluster: Some(ClusterId(9)),
+            ..first
+        }
+        .save(&mut disk)
+        .unwrap();
         let second = Identity::start(&mut disk, NodeId(2), Incarnation(8)).unwrap();
         let expected = Identity {
             node: NodeId(2),
             cluster: Some(ClusterId(9)),
             incarnation: Incarnation(7),
             start_counter: 2,
+            marked: 0,
         };
         assert_eq!(second, expected);
         let other = Identity::start(&mut disk, NodeId(3), Incarnation(8));
@@ -121,7 +180,12 @@ mod tests {
 
     #[test]
     fn a_damaged_identity_is_refused() {
-        for text in ["", "quorate-raft 2\nnode 1\n", "quorate-raft 1\nnode x\n", "quorate-raft 1\n"] {
+        for text in [
+            "",
+            "quorate-raft 2\nnode 1\n",
+            "quorate-raft 1\nnode x\n",
+            "quorate-raft 1\n",
+        ] {
             assert_eq!(Identity::parse(text), None, "{text}");
         }
     }

@@ -39,13 +39,27 @@ impl Joining {
             tokio::time::sleep(LOOK).await;
             let member = self.member();
             let view = self.consensus.view().borrow().clone();
-            let known = self.consensus.applied_state().borrow().members.get(&self.node) == Some(&member);
+            let known = self
+                .consensus
+                .applied_state()
+                .borrow()
+                .members
+                .get(&self.node)
+                == Some(&member);
             if known && view.voters.contains(&self.node) {
                 continue;
             }
             let refused = match view.is_leader {
-                true => self.membership.join(self.node, member).await.err().map(|error| chain(&error)),
-                false => self.ask(member, view.leader.map(|leader| leader.node)).await,
+                true => self
+                    .membership
+                    .join(self.node, member)
+                    .await
+                    .err()
+                    .map(|error| chain(&error)),
+                false => {
+                    self.ask(member, view.leader.map(|leader| leader.node))
+                        .await
+                }
             };
             match refused {
                 Some(reason) if reason != last_reason => {
@@ -63,12 +77,16 @@ impl Joining {
         let listen = &self.config.listen;
         // What the log knew of the server stays while the server is not there to say it.
         let members = self.consensus.applied_state().borrow().members.clone();
-        let known = members.get(&self.node).filter(|known| known.incarnation == self.incarnation);
+        let known = members
+            .get(&self.node)
+            .filter(|known| known.incarnation == self.incarnation);
         Member {
             incarnation: self.incarnation,
             server_uuid: health.uuid.or(known.and_then(|known| known.server_uuid)),
             server_version: match health.version.is_empty() {
-                true => known.map(|known| known.server_version.clone()).unwrap_or_default(),
+                true => known
+                    .map(|known| known.server_version.clone())
+                    .unwrap_or_default(),
                 false => health.version.clone(),
             },
             address: listen.grpc.to_string(),
@@ -87,7 +105,9 @@ impl Joining {
         };
         let mut reason = "no peer answers".to_owned();
         for node in whom {
-            let Some(mut client) = (self.forward)(node) else { continue };
+            let Some(mut client) = (self.forward)(node) else {
+                continue;
+            };
             let request = JoinRequest {
                 cluster_id: Some(self.cluster.0),
                 member: Some((self.node, &member).into()),

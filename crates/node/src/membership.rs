@@ -19,7 +19,9 @@ pub(crate) enum JoinError {
     NotLeader,
     #[error("node {0} is not among the peers in this node's configuration")]
     Stranger(NodeId),
-    #[error("the server uuid of node {node} belongs to node {owner}: give it a data folder of its own")]
+    #[error(
+        "the server uuid of node {node} belongs to node {owner}: give it a data folder of its own"
+    )]
     SharedUuid { node: NodeId, owner: NodeId },
     #[error("change the members")]
     Change(#[from] ChangeError),
@@ -37,7 +39,11 @@ pub(crate) struct Membership {
 
 impl Membership {
     pub(crate) fn new(consensus: Consensus, known: BTreeSet<NodeId>) -> Arc<Self> {
-        Arc::new(Self { consensus, known, one_at_a_time: Mutex::new(()) })
+        Arc::new(Self {
+            consensus,
+            known,
+            one_at_a_time: Mutex::new(()),
+        })
     }
 
     /// Makes `node` a member as it describes itself. Asking again changes nothing.
@@ -68,7 +74,9 @@ impl Membership {
         let listed = view.voters.contains(&node) || view.learners.contains(&node);
         if !listed {
             tracing::info!(%node, "taking a node in as a learner");
-            let add = self.consensus.add_learner(node, member.address.clone(), member.incarnation, true);
+            let add =
+                self.consensus
+                    .add_learner(node, member.address.clone(), member.incarnation, true);
             within(add).await?;
         }
         let view = self.consensus.view().borrow().clone();
@@ -82,13 +90,18 @@ impl Membership {
     fn leader(&self) -> Result<LeaderId, JoinError> {
         let view = self.consensus.view();
         let view = view.borrow();
-        view.leader.filter(|_| view.is_leader).ok_or(JoinError::NotLeader)
+        view.leader
+            .filter(|_| view.is_leader)
+            .ok_or(JoinError::NotLeader)
     }
 
     async fn propose(&self, leader: LeaderId, command: Command) -> Result<(), JoinError> {
         let fate = async { self.consensus.propose(leader, command).await.await };
         match timeout(STEP_MAX, fate).await {
-            Ok(Ok(ProposalFate::Applied { outcome: Outcome::Done, .. })) => Ok(()),
+            Ok(Ok(ProposalFate::Applied {
+                outcome: Outcome::Done,
+                ..
+            })) => Ok(()),
             Ok(_) => Err(JoinError::NotLeader),
             Err(_) => Err(JoinError::Late),
         }
@@ -96,12 +109,19 @@ impl Membership {
 }
 
 async fn within(change: impl Future<Output = Result<(), ChangeError>>) -> Result<(), JoinError> {
-    Ok(timeout(STEP_MAX, change).await.map_err(|_| JoinError::Late)??)
+    Ok(timeout(STEP_MAX, change)
+        .await
+        .map_err(|_| JoinError::Late)??)
 }
 
 /// Each server belongs to one node (A7): a copied data folder would repeat its GTIDs.
-fn shared_uuid(members: &BTreeMap<NodeId, Member>, node: NodeId, member: &Member) -> Option<NodeId> {
+fn shared_uuid(
+    members: &BTreeMap<NodeId, Member>,
+    node: NodeId,
+    member: &Member,
+) -> Option<NodeId> {
     let uuid = member.server_uuid?;
-    let same = |(other, known): &(&NodeId, &Member)| **other != node && known.server_uuid == Some(uuid);
+    let same =
+        |(other, known): &(&NodeId, &Member)| **other != node && known.server_uuid == Some(uuid);
     members.iter().find(same).map(|(owner, _)| *owner)
 }

@@ -40,7 +40,10 @@ pub enum StartError {
     #[error("read who this node is")]
     Identity(#[from] IdentityError),
     #[error("listen for {name}")]
-    Listen { name: &'static str, source: std::io::Error },
+    Listen {
+        name: &'static str,
+        source: std::io::Error,
+    },
     #[error(transparent)]
     Bootstrap(#[from] BootstrapError),
     #[error("start Raft")]
@@ -48,7 +51,10 @@ pub enum StartError {
     #[error("make a new cluster")]
     Initialize(#[from] quorate_consensus::ChangeError),
     #[error("write {}", file.display())]
-    PidFile { file: PathBuf, source: std::io::Error },
+    PidFile {
+        file: PathBuf,
+        source: std::io::Error,
+    },
     #[error("Raft's own threads ended")]
     RaftRuntime,
 }
@@ -103,7 +109,11 @@ impl Node {
         parts: Parts<N, H, D>,
         bootstrap: bool,
     ) -> Result<Self, StartError> {
-        let tls = config.tls.as_ref().map(|tls| Tls::load(&tls.ca, &tls.cert, &tls.key)).transpose()?;
+        let tls = config
+            .tls
+            .as_ref()
+            .map(|tls| Tls::load(&tls.ca, &tls.cert, &tls.key))
+            .transpose()?;
         let listen = &config.listen;
         let closed = [
             ("feed", &listen.feed),
@@ -114,17 +124,28 @@ impl Node {
         require_tls_or_loopback(&closed, tls.as_ref())?;
         let mut random = Random::new(parts.seed);
         let mut disk = (parts.open_log)().map_err(StartError::Log)?;
-        let mut identity =
-            Identity::start(&mut disk, config.node, quorate_types::Incarnation(random.next_u64()))?;
+        let mut identity = Identity::start(
+            &mut disk,
+            config.node,
+            quorate_types::Incarnation(random.next_u64()),
+        )?;
         let listeners = bind(&parts.net, &parts.raft, &config).await?;
         let pid_file = config.pid_file();
-        std::fs::write(&pid_file, format!("{}\n", std::process::id()))
-            .map_err(|source| StartError::PidFile { file: pid_file.clone(), source })?;
+        std::fs::write(&pid_file, format!("{}\n", std::process::id())).map_err(|source| {
+            StartError::PidFile {
+                file: pid_file.clone(),
+                source,
+            }
+        })?;
         let config = Arc::new(config);
         let cluster = match identity.cluster {
             Some(cluster) => cluster,
             None => {
-                let find = cluster_id::ClusterFinder { net: &parts.net, config: &config, tls: tls.as_ref() };
+                let find = cluster_id::ClusterFinder {
+                    net: &parts.net,
+                    config: &config,
+                    tls: tls.as_ref(),
+                };
                 let cluster = match bootstrap {
                     true => find.make(&parts.host, &mut random).await?,
                     false => find.wait().await,
@@ -134,6 +155,7 @@ impl Node {
                 cluster
             }
         };
+        identity.mark(&mut disk, &parts.host)?;
         let mut registry = Registry::default();
         let metrics = quorate_consensus::Metrics::default();
         metrics.register(&mut registry);
@@ -143,13 +165,19 @@ impl Node {
             ..consensus_config(&config, &identity, cluster, tls.as_ref())
         };
         let start = Consensus::start(raft_config, parts.net.clone(), disk);
-        let started = parts.raft.spawn(start).await.map_err(|_| StartError::RaftRuntime)?;
+        let started = parts
+            .raft
+            .spawn(start)
+            .await
+            .map_err(|_| StartError::RaftRuntime)?;
         let (consensus, raft_service) = started?;
         if bootstrap {
             if consensus.is_initialized().await? {
                 return Err(BootstrapError::Member(cluster).into());
             }
-            consensus.initialize_single(config.listen.grpc.to_string()).await?;
+            consensus
+                .initialize_single(config.listen.grpc.to_string())
+                .await?;
         }
         let known = Known {
             config,
@@ -199,7 +227,10 @@ impl Node {
         }
         self.tasks.shutdown().await;
         let consensus = self.consensus.clone();
-        let _ = self.raft.spawn(async move { consensus.shutdown().await }).await;
+        let _ = self
+            .raft
+            .spawn(async move { consensus.shutdown().await })
+            .await;
         let _ = std::fs::remove_file(&self.pid_file);
     }
 
@@ -221,14 +252,21 @@ async fn bind<N: Net>(
 ) -> Result<Listeners, StartError> {
     let listen = &config.listen;
     let bind = async |name, at: &quorate_net::Endpoint| {
-        net.listen(at).await.map_err(|source| StartError::Listen { name, source })
+        net.listen(at)
+            .await
+            .map_err(|source| StartError::Listen { name, source })
     };
     // Raft's connections live with Raft's threads from the beginning.
     let (raft_net, grpc) = (net.clone(), listen.grpc.clone());
-    let grpc = raft.spawn(async move { raft_net.listen(&grpc).await }).await;
+    let grpc = raft
+        .spawn(async move { raft_net.listen(&grpc).await })
+        .await;
     let grpc = grpc.map_err(|_| StartError::RaftRuntime)?;
     Ok(Listeners {
-        grpc: grpc.map_err(|source| StartError::Listen { name: "grpc", source })?,
+        grpc: grpc.map_err(|source| StartError::Listen {
+            name: "grpc",
+            source,
+        })?,
         read_write: bind("read_write", &listen.read_write).await?,
         read_only: bind("read_only", &listen.read_only).await?,
         feed: bind("feed", &listen.feed).await?,
@@ -279,8 +317,13 @@ pub(crate) fn known_nodes(config: &Config) -> BTreeSet<NodeId> {
 
 /// Where each node's admin service is, for people.
 pub(crate) fn addresses(config: &Config) -> BTreeMap<NodeId, String> {
-    let peers = config.peers.iter().map(|(node, peer)| (*node, peer.grpc.to_string()));
-    peers.chain([(config.node, config.listen.grpc.to_string())]).collect()
+    let peers = config
+        .peers
+        .iter()
+        .map(|(node, peer)| (*node, peer.grpc.to_string()));
+    peers
+        .chain([(config.node, config.listen.grpc.to_string())])
+        .collect()
 }
 
 /// How long a handshake of an incoming connection may take.

@@ -70,7 +70,9 @@ pub(crate) async fn ask_peer(
             Ok(report) => {
                 tracing::warn!(peer = %node, says = %report.node, "a peer's address answers as another node");
             }
-            Err(error) => tracing::debug!(peer = %node, %error, "a peer's report is not understood"),
+            Err(error) => {
+                tracing::debug!(peer = %node, %error, "a peer's report is not understood")
+            }
         }
     }
 }

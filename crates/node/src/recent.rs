@@ -16,7 +16,10 @@ pub(crate) struct Recent {
 
 impl Recent {
     pub(crate) fn new(wall_clock: Arc<dyn Fn() -> u64 + Send + Sync>) -> Self {
-        Self { events: Arc::default(), wall_clock }
+        Self {
+            events: Arc::default(),
+            wall_clock,
+        }
     }
 
     pub(crate) fn note(&self, what: String) {
@@ -29,6 +32,11 @@ impl Recent {
     }
 
     pub(crate) fn list(&self) -> Vec<RecentEvent> {
-        self.events.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        self.events
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .cloned()
+            .collect()
     }
 }

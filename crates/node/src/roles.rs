@@ -66,7 +66,10 @@ impl Roles {
 
     pub(crate) fn lease_holds(&self, now: Duration) -> bool {
         let view = self.consensus.view().borrow().clone();
-        view.is_leader && view.leader.is_some_and(|leader| self.lease.is_valid(leader, now))
+        view.is_leader
+            && view
+                .leader
+                .is_some_and(|leader| self.lease.is_valid(leader, now))
     }
 
     /// Closes what a lease that ended leaves open, and opens it again if the lease comes back.

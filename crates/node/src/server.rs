@@ -3,8 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_mysqld::{CAPTURE_USER, CONTROL_USER, ControlError, Host, Identity, Session, Settings, Signal};
-use quorate_mysql_wire::{ChecksumRequest, ConnectOptions, Connection, ReplicaConnection, ReplicaOptions};
+use quorate_mysql_wire::{
+    ChecksumRequest, ConnectOptions, Connection, ReplicaConnection, ReplicaOptions,
+};
+use quorate_mysqld::{
+    CAPTURE_USER, CONTROL_USER, ControlError, Host, Identity, Session, Settings, Signal,
+};
 use quorate_net::{Endpoint, Net};
 use quorate_replication::Capture;
 use quorate_types::{Secret, Uuid};
@@ -60,10 +64,17 @@ impl Logins {
         self.session(net, "root", &Secret::default()).await
     }
 
-    async fn session(&self, net: &impl Net, user: &str, password: &Secret) -> Result<Session, ServerError> {
+    async fn session(
+        &self,
+        net: &impl Net,
+        user: &str,
+        password: &Secret,
+    ) -> Result<Session, ServerError> {
         let options = Self::options(user, password);
         let open = Session::open(net, &self.socket, &options);
-        Ok(timeout(LOGIN_MAX, open).await.map_err(|_| ServerError::Late("login", LOGIN_MAX))??)
+        Ok(timeout(LOGIN_MAX, open)
+            .await
+            .map_err(|_| ServerError::Late("login", LOGIN_MAX))??)
     }
 
     /// A connection that is registered as the primary's semi-sync replica and waits to dump.
@@ -75,9 +86,14 @@ impl Logins {
     ) -> Result<ReplicaConnection, ServerError> {
         let prepare = async {
             let failed = |error: &dyn std::error::Error| ServerError::Capture(chain(error));
-            let io = net.connect(&self.socket).await.map_err(|error| failed(&error))?;
+            let io = net
+                .connect(&self.socket)
+                .await
+                .map_err(|error| failed(&error))?;
             let options = Self::options(CAPTURE_USER, &self.capture);
-            let connection = Connection::connect(io, &options).await.map_err(|error| failed(&error))?;
+            let connection = Connection::connect(io, &options)
+                .await
+                .map_err(|error| failed(&error))?;
             let options = ReplicaOptions {
                 server_id,
                 server_uuid,
@@ -85,9 +101,13 @@ impl Logins {
                 checksum: ChecksumRequest::AsSource,
                 semi_sync: true,
             };
-            ReplicaConnection::prepare(connection, &options).await.map_err(|error| failed(&error))
+            ReplicaConnection::prepare(connection, &options)
+                .await
+                .map_err(|error| failed(&error))
         };
-        timeout(LOGIN_MAX, prepare).await.map_err(|_| ServerError::Late("attach capture", LOGIN_MAX))?
+        timeout(LOGIN_MAX, prepare)
+            .await
+            .map_err(|_| ServerError::Late("attach capture", LOGIN_MAX))?
     }
 }
 
@@ -125,7 +145,10 @@ pub(crate) struct ServerState<H: Host> {
 
 impl<H: Host> ServerState<H> {
     pub(crate) fn process(&self) -> Option<Arc<H::Process>> {
-        self.running.borrow().as_ref().map(|running| running.process.clone())
+        self.running
+            .borrow()
+            .as_ref()
+            .map(|running| running.process.clone())
     }
 
     /// A session that works: the one at hand, the spare one, or a new one.
@@ -146,7 +169,10 @@ impl<H: Host> ServerState<H> {
     /// Starts mysqld and waits until it answers on its socket.
     pub(crate) async fn start(&mut self, net: &impl Net) -> Result<(), ServerError> {
         let process = Arc::new(self.host.start(&self.settings).await?);
-        self.running.send_replace(Some(Running { process: process.clone(), identity: None }));
+        self.running.send_replace(Some(Running {
+            process: process.clone(),
+            identity: None,
+        }));
         let host = self.host.clone();
         let answers = async {
             loop {

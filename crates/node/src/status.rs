@@ -47,15 +47,25 @@ impl<N: Net> OwnView<N> {
         let control = self.control.borrow().clone();
         let health = self.health.borrow().clone();
         let holds = self.roles.lease_holds(self.net.boot_time());
-        let role = if holds { control.role_with_lease } else { control.role_without_lease };
+        let role = if holds {
+            control.role_with_lease
+        } else {
+            control.role_without_lease
+        };
         let accepted = self.consensus.applied_state().borrow().accepted.clone();
         let healthy = health.fit && matches!(role, Role::Primary | Role::Replica);
         let doing = self.doing.borrow().clone();
-        let message = [&control.message, &health.message, &doing].into_iter().find(|text| !text.is_empty());
+        let message = [&control.message, &health.message, &doing]
+            .into_iter()
+            .find(|text| !text.is_empty());
         NodeView {
             role,
             healthy,
-            message: if healthy { String::new() } else { message.cloned().unwrap_or_default() },
+            message: if healthy {
+                String::new()
+            } else {
+                message.cloned().unwrap_or_default()
+            },
             gate_address: self.gate_address.clone(),
             mysql_address: self.mysql_address.clone(),
             lag_transactions: accepted.difference(&health.executed).count(),
@@ -131,7 +141,9 @@ impl<N: Net> ViewMaker<N> {
             if self.hears_a_leader() {
                 heard_at = Instant::now();
             }
-            self.own.roles.set_reads(self.may_serve_reads(&view, heard_at));
+            self.own
+                .roles
+                .set_reads(self.may_serve_reads(&view, heard_at));
             let candidates = self.candidates(&view);
             if candidates != told {
                 told.clone_from(&candidates);
@@ -153,7 +165,8 @@ impl<N: Net> ViewMaker<N> {
                 Some((report, at)) if at.elapsed() < REPORT_MAX => report.view.clone(),
                 _ => {
                     let member = state.members.get(&id);
-                    let address = |get: fn(&quorate_types::Member) -> &String| member.map(get).cloned();
+                    let address =
+                        |get: fn(&quorate_types::Member) -> &String| member.map(get).cloned();
                     NodeView {
                         message: "no report of it for a while".to_owned(),
                         gate_address: address(|member| &member.gate_address).unwrap_or_default(),
@@ -179,13 +192,17 @@ impl<N: Net> ViewMaker<N> {
 
     /// Whether a leader spoke lately: this node itself, or one that answered and says it leads.
     fn hears_a_leader(&self) -> bool {
-        let Some(leader) = self.own.consensus.view().borrow().leader else { return false };
+        let Some(leader) = self.own.consensus.view().borrow().leader else {
+            return false;
+        };
         if leader.node == self.own.node {
             return self.own.roles.lease_holds(self.own.net.boot_time());
         }
         let reports = self.reports.borrow();
         reports.get(&leader.node).is_some_and(|(report, at)| {
-            at.elapsed() < REPORT_MAX && report.raft == RaftRole::Leader && report.term == leader.term
+            at.elapsed() < REPORT_MAX
+                && report.raft == RaftRole::Leader
+                && report.term == leader.term
         })
     }
 
@@ -200,7 +217,10 @@ impl<N: Net> ViewMaker<N> {
 
     fn candidates(&self, view: &ClusterView) -> Vec<Candidate> {
         let voters = self.own.consensus.view().borrow().voters.clone();
-        let others = view.nodes.iter().filter(|(id, _)| **id != self.own.node && voters.contains(id));
+        let others = view
+            .nodes
+            .iter()
+            .filter(|(id, _)| **id != self.own.node && voters.contains(id));
         others
             .map(|(id, node)| Candidate {
                 node: *id,

@@ -57,7 +57,11 @@ impl<N: Net, H: Host> Watcher<N, H> {
         let mut answered = Instant::now();
         loop {
             tokio::time::sleep(self.probe_interval).await;
-            let ready = self.running.borrow().as_ref().is_some_and(|running| running.identity.is_some());
+            let ready = self
+                .running
+                .borrow()
+                .as_ref()
+                .is_some_and(|running| running.identity.is_some());
             if !ready || matches!(self.control.borrow().phase, Phase::Repairing { .. }) {
                 session = None;
                 answered = Instant::now();
@@ -93,7 +97,9 @@ impl<N: Net, H: Host> Watcher<N, H> {
 
     /// Writes and syncs a small file beside the data: a disk that hangs stops commits, not queries.
     pub(crate) async fn probe_disk(self: Arc<Self>) {
-        let Some(path) = self.disk_probe.clone() else { return };
+        let Some(path) = self.disk_probe.clone() else {
+            return;
+        };
         loop {
             tokio::time::sleep(DISK_LOOK).await;
             if !matches!(self.control.borrow().phase, Phase::Primary { .. }) {
@@ -124,7 +130,10 @@ impl<N: Net, H: Host> Watcher<N, H> {
         let mut running = self.running.clone();
         loop {
             tokio::time::sleep(HEALTH).await;
-            let identity = running.borrow_and_update().as_ref().and_then(|running| running.identity.clone());
+            let identity = running
+                .borrow_and_update()
+                .as_ref()
+                .and_then(|running| running.identity.clone());
             let Some(identity) = identity else {
                 session = None;
                 self.unfit(None);
@@ -138,9 +147,18 @@ impl<N: Net, H: Host> Watcher<N, H> {
             match timeout(ANSWER_MAX, self.look(open, replica)).await {
                 Ok(Ok((executed, fit, message))) => {
                     let version = identity.version_text.clone();
-                    self.publish(Health { executed, version, uuid: Some(identity.uuid), fit, message });
+                    self.publish(Health {
+                        executed,
+                        version,
+                        uuid: Some(identity.uuid),
+                        fit,
+                        message,
+                    });
                     if replica && self.control.borrow().phase == Phase::Replica {
-                        let _ = self.inputs.send(Input::Server(ServerEvent::ReplicaHealth(fit))).await;
+                        let _ = self
+                            .inputs
+                            .send(Input::Server(ServerEvent::ReplicaHealth(fit)))
+                            .await;
                     }
                 }
                 failed => {
@@ -188,7 +206,8 @@ impl<N: Net, H: Host> Watcher<N, H> {
         }
         self.consensus.barrier().await.ok()?;
         let errant = executed.difference(&accepted());
-        (!errant.is_empty()).then(|| format!("it has transactions that were never accepted: {errant}"))
+        (!errant.is_empty())
+            .then(|| format!("it has transactions that were never accepted: {errant}"))
     }
 
     /// What it executed is still what was known last.

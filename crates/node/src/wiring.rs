@@ -67,18 +67,41 @@ pub(crate) fn wire<N: Net, H: Host>(
     let feed_metrics = Arc::new(FeedMetrics::default());
     feed_metrics.register(&mut registry);
 
-    let gate = spawn_gate(&mut tasks, &known, &consensus, &roles, proxy_metrics.clone(), listeners.gate);
-    spawn_proxy(&mut tasks, &known, &roles, proxy_metrics, (listeners.read_write, listeners.read_only));
+    let gate = spawn_gate(
+        &mut tasks,
+        &known,
+        &consensus,
+        &roles,
+        proxy_metrics.clone(),
+        listeners.gate,
+    );
+    spawn_proxy(
+        &mut tasks,
+        &known,
+        &roles,
+        proxy_metrics,
+        (listeners.read_write, listeners.read_only),
+    );
     spawn_feed(&mut tasks, &known, &consensus, feed_metrics, listeners.feed);
 
-    let timing = Timing { lease: known.config.timing.election_max, ..Timing::default() };
+    let timing = Timing {
+        lease: known.config.timing.election_max,
+        ..Timing::default()
+    };
     let machine = Machine::new(known.config.node, timing, false);
     let (control_tx, control) = watch::channel(Control::of(&machine, false));
     let (health_tx, health) = watch::channel(Health::default());
     let recent = Recent::new(known.wall_clock.clone());
     let doing = watch::Sender::new(String::new());
 
-    let jobs = job_context(&known, &consensus, server.state, capture_metrics, inputs.clone(), doing.clone());
+    let jobs = job_context(
+        &known,
+        &consensus,
+        server.state,
+        capture_metrics,
+        inputs.clone(),
+        doing.clone(),
+    );
     let driver = Driver {
         machine,
         jobs: Arc::new(jobs),
@@ -183,7 +206,11 @@ pub(crate) fn wire<N: Net, H: Host>(
         },
         raft,
     );
-    Wired { stopped, view: roles.view(), tasks }
+    Wired {
+        stopped,
+        view: roles.view(),
+        tasks,
+    }
 }
 
 /// A peer that vanished is noticed within this.
@@ -210,7 +237,10 @@ fn secure(
             }
         }
     };
-    incoming.map(handshake).buffer_unordered(HANDSHAKES_MAX).filter_map(std::future::ready)
+    incoming
+        .map(handshake)
+        .buffer_unordered(HANDSHAKES_MAX)
+        .filter_map(std::future::ready)
 }
 
 /// The server's state, and what those beside the jobs may see of it.
@@ -236,7 +266,11 @@ fn server_state<N: Net, H: Host>(known: &Known<N, H>) -> ServerParts<H> {
         spare: None,
         capture: None,
     };
-    ServerParts { state: Arc::new(Mutex::new(state)), running, logins }
+    ServerParts {
+        state: Arc::new(Mutex::new(state)),
+        running,
+        logins,
+    }
 }
 
 fn job_context<N: Net, H: Host>(
@@ -359,7 +393,12 @@ fn spawn_feed<N: Net, H: Host>(
 fn forward<N: Net, H: Host>(known: &Known<N, H>) -> Forward {
     let peers = known.config.peers.iter();
     let clients: BTreeMap<NodeId, AdminChannel> = peers
-        .map(|(node, peer)| (*node, admin_client(&known.net, known.tls.as_ref(), *node, peer.dial_grpc())))
+        .map(|(node, peer)| {
+            (
+                *node,
+                admin_client(&known.net, known.tls.as_ref(), *node, peer.dial_grpc()),
+            )
+        })
         .collect();
     Arc::new(move |node| clients.get(&node).cloned())
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context;
-use quorate_mysqld::{FindOptions, LocalHost, LocalHostOptions, Settings, default_cache, find_or_fetch, prepare_seed};
+use quorate_mysqld::{
+    FindOptions, LocalHost, LocalHostOptions, Settings, default_cache, find_or_fetch, prepare_seed,
+};
 use quorate_net::TokioNet;
 use quorate_node::config::{Config, Secrets};
 use quorate_node::{Node, Parts};
@@ -22,16 +24,28 @@ pub(crate) fn run(args: &NodeArgs) -> anyhow::Result<()> {
     let config = Config::load(&args.config)?;
     let secrets = Secrets::load(&config.secrets)?;
     quorate_node::telemetry::init(&config.log)?;
-    let main = Builder::new_multi_thread().enable_all().thread_name("quorate").build()?;
+    let main = Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("quorate")
+        .build()?;
     // One thread is enough for Raft, and fewer switches make it faster on small machines.
-    let raft = Builder::new_multi_thread().worker_threads(1).enable_all().thread_name("raft").build()?;
+    let raft = Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .thread_name("raft")
+        .build()?;
     let result = main.block_on(serve(config, secrets, args.bootstrap, &raft));
     raft.shutdown_timeout(DRAIN);
     main.shutdown_timeout(DRAIN);
     result
 }
 
-async fn serve(config: Config, secrets: Secrets, bootstrap: bool, raft: &Runtime) -> anyhow::Result<()> {
+async fn serve(
+    config: Config,
+    secrets: Secrets,
+    bootstrap: bool,
+    raft: &Runtime,
+) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let parts = parts(&config, raft).await?;
@@ -59,10 +73,20 @@ async fn serve(config: Config, secrets: Secrets, bootstrap: bool, raft: &Runtime
 }
 
 /// The real network, server and disk.
-async fn parts(config: &Config, raft: &Runtime) -> anyhow::Result<Parts<TokioNet, LocalHost, SledDisk>> {
+async fn parts(
+    config: &Config,
+    raft: &Runtime,
+) -> anyhow::Result<Parts<TokioNet, LocalHost, SledDisk>> {
     let cache = default_cache();
-    let explicit = config.mysqld.program.clone().or_else(|| std::env::var_os("QUORATE_MYSQLD").map(PathBuf::from));
-    let find = FindOptions { explicit, cache: cache.clone() };
+    let explicit = config
+        .mysqld
+        .program
+        .clone()
+        .or_else(|| std::env::var_os("QUORATE_MYSQLD").map(PathBuf::from));
+    let find = FindOptions {
+        explicit,
+        cache: cache.clone(),
+    };
     let installation = find_or_fetch(&find, &|what| tracing::info!("{what}")).await?;
     let seed = prepare_seed(&installation, &cache).await?;
     let server_version = installation.version.to_string();
@@ -75,14 +99,21 @@ async fn parts(config: &Config, raft: &Runtime) -> anyhow::Result<Parts<TokioNet
         log_file: config.dir.join("mysqld.log"),
         pid_file: config.mysqld_pid_file(),
     });
-    let mut settings = Settings::new(server_id(config), config.mysqld.port, config.mysqld.socket.clone());
+    let mut settings = Settings::new(
+        server_id(config),
+        config.mysqld.port,
+        config.mysqld.socket.clone(),
+    );
     settings.buffer_pool_bytes = bytes(&config.mysqld.buffer_pool)?;
     settings.extra.clone_from(&config.mysqld.extra);
     if let Some(refused) = settings.refused_extra() {
         anyhow::bail!("mysqld.extra: {refused} is what Quorate decides");
     }
     let raft_dir = config.raft_dir();
-    let options = Options { cache_bytes: config.log.cache_bytes, ..Options::default() };
+    let options = Options {
+        cache_bytes: config.log.cache_bytes,
+        ..Options::default()
+    };
     std::fs::create_dir_all(&raft_dir).with_context(|| format!("make {}", raft_dir.display()))?;
     Ok(Parts {
         net: TokioNet,
@@ -103,16 +134,23 @@ fn server_id(config: &Config) -> u32 {
     1000 + config.node.0 as u32
 }
 
-#[expect(clippy::disallowed_methods, reason = "the binary is where the real clock comes in")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the binary is where the real clock comes in"
+)]
 fn wall_clock() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = std::time::SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn seed_of_the_system() -> anyhow::Result<u64> {
     use std::io::Read;
     let mut seed = [0; 8];
-    std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut seed)).context("read /dev/urandom")?;
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut seed))
+        .context("read /dev/urandom")?;
     Ok(u64::from_le_bytes(seed))
 }
 
@@ -124,6 +162,8 @@ fn bytes(text: &str) -> anyhow::Result<u64> {
         Some('G') => (&text[..text.len() - 1], 1 << 30),
         _ => (text, 1),
     };
-    let number: u64 = number.parse().with_context(|| format!("mysqld.buffer_pool: `{text}` is no size"))?;
+    let number: u64 = number
+        .parse()
+        .with_context(|| format!("mysqld.buffer_pool: `{text}` is no size"))?;
     Ok(number * unit)
 }

@@ -13,7 +13,11 @@ const STEP_MAX: Duration = Duration::from_secs(5);
 
 impl<N: Net, H: Host> JobContext<N, H> {
     /// `super_read_only=ON`; only its success proves that no commit is in flight (A9).
-    pub(super) async fn end_writes(&self, server: &mut ServerState<H>, patient: bool) -> Result<(), JobError> {
+    pub(super) async fn end_writes(
+        &self,
+        server: &mut ServerState<H>,
+        patient: bool,
+    ) -> Result<(), JobError> {
         self.doing("ending writes");
         let lock_wait_s = self.demote_bound.as_secs().max(1) as u32;
         let bound = self.demote_bound + Duration::from_secs(1);
@@ -32,8 +36,15 @@ impl<N: Net, H: Host> JobContext<N, H> {
             }
             Ok::<_, JobError>(session.set_read_only(lock_wait_s).await?)
         };
-        let bound = bound + if patient { self.drain_bound } else { Duration::ZERO };
-        timeout(bound, end).await.map_err(|_| JobError::Failed("super_read_only=ON took too long".to_owned()))?
+        let bound = bound
+            + if patient {
+                self.drain_bound
+            } else {
+                Duration::ZERO
+            };
+        timeout(bound, end)
+            .await
+            .map_err(|_| JobError::Failed("super_read_only=ON took too long".to_owned()))?
     }
 
     /// The rest of a demotion, after the end of the epoch was applied.
@@ -63,5 +74,7 @@ fn within(executed: &GtidSet, accepted: &GtidSet) -> Result<(), JobError> {
         return Ok(());
     }
     let more = executed.difference(accepted);
-    Err(JobError::Failed(format!("it executed transactions that were not accepted: {more}")))
+    Err(JobError::Failed(format!(
+        "it executed transactions that were not accepted: {more}"
+    )))
 }

@@ -32,14 +32,20 @@ impl<N: Net, H: Host> JobContext<N, H> {
         let accepted = self.accepted();
         self.doing("waiting for replication to catch up");
         let net = self.net.clone();
-        self.catch_up(server.session(&net).await?, id, &accepted).await?;
+        self.catch_up(server.session(&net).await?, id, &accepted)
+            .await?;
         let switch = async {
             self.doing("becoming a source");
             // Opened before commits wait: account statements that do block every login.
-            let connection =
-                server.logins.replica(&net, self.capture_server_id, self.capture_uuid).await?;
+            let connection = server
+                .logins
+                .replica(&net, self.capture_server_id, self.capture_uuid)
+                .await?;
             let spare = server.spare.as_ref().map(Session::id);
-            let keep: Vec<u64> = spare.into_iter().chain([u64::from(connection.connection_id())]).collect();
+            let keep: Vec<u64> = spare
+                .into_iter()
+                .chain([u64::from(connection.connection_id())])
+                .collect();
             let session = server.session(&net).await?;
             session.stop_replication_and_reset().await?;
             while session.end_foreign_sessions(&keep).await? > 0 {
@@ -48,7 +54,9 @@ impl<N: Net, H: Host> JobContext<N, H> {
             session.enable_semi_sync_source().await?;
             Ok::<_, JobError>(connection)
         };
-        let connection = timeout(STEP_MAX, switch).await.map_err(|_| late("becoming a source"))??;
+        let connection = timeout(STEP_MAX, switch)
+            .await
+            .map_err(|_| late("becoming a source"))??;
         let capture = self.attach(connection, epoch, &accepted).await?;
         let go = async {
             let session = server.session(&net).await?;
@@ -62,14 +70,20 @@ impl<N: Net, H: Host> JobContext<N, H> {
             }
             self.still_ours(epoch)?;
             let marker = server.host.read_marker()?;
-            let marker = marker.ok_or_else(|| JobError::Failed("the marker file is gone".to_owned()))?;
+            let marker =
+                marker.ok_or_else(|| JobError::Failed("the marker file is gone".to_owned()))?;
             // On disk before the first commit: a repair must know which epoch to wait for.
-            server.host.write_marker(&quorate_mysqld::Marker { last_epoch: Some(epoch), ..marker })?;
+            server.host.write_marker(&quorate_mysqld::Marker {
+                last_epoch: Some(epoch),
+                ..marker
+            })?;
             capture.release();
             let session = server.session(&net).await?;
             Ok(session.set_writable().await?)
         };
-        timeout(STEP_MAX, go).await.map_err(|_| late("taking writes"))??;
+        timeout(STEP_MAX, go)
+            .await
+            .map_err(|_| late("taking writes"))??;
         self.watch_capture(&capture, epoch);
         server.capture = Some(capture);
         self.doing("");
@@ -78,12 +92,19 @@ impl<N: Net, H: Host> JobContext<N, H> {
 
     /// Waits until everything accepted is executed, as long as it takes: role control looks whether
     /// it gets nearer.
-    async fn catch_up(&self, session: &mut Session, id: JobId, accepted: &GtidSet) -> Result<(), JobError> {
+    async fn catch_up(
+        &self,
+        session: &mut Session,
+        id: JobId,
+        accepted: &GtidSet,
+    ) -> Result<(), JobError> {
         let sql = format!("SELECT WAIT_FOR_EXECUTED_GTID_SET('{accepted}', {CATCH_UP_LOOK_S})");
         let mut missing = u64::MAX;
         loop {
             let look = session.run("wait for the accepted transactions", &sql);
-            let reached = timeout(STEP_MAX, look).await.map_err(|_| late("catching up"))??;
+            let reached = timeout(STEP_MAX, look)
+                .await
+                .map_err(|_| late("catching up"))??;
             if reached.scalar().as_deref() == Some("0") {
                 return Ok(());
             }
@@ -102,15 +123,29 @@ impl<N: Net, H: Host> JobContext<N, H> {
         epoch: Epoch,
         accepted: &GtidSet,
     ) -> Result<Capture, JobError> {
-        let propose = EpochProposer { consensus: self.consensus.clone(), epoch };
+        let propose = EpochProposer {
+            consensus: self.consensus.clone(),
+            epoch,
+        };
         let metrics = self.capture_metrics.clone();
-        let start = Capture::start(connection, epoch, accepted, propose, CaptureOptions::default(), metrics);
-        let mut capture = start.await.map_err(|error| JobError::Failed(crate::server::chain(&error)))?;
+        let start = Capture::start(
+            connection,
+            epoch,
+            accepted,
+            propose,
+            CaptureOptions::default(),
+            metrics,
+        );
+        let mut capture = start
+            .await
+            .map_err(|error| JobError::Failed(crate::server::chain(&error)))?;
         match timeout(ATTACH_MAX, capture.attached()).await {
             Ok(true) => Ok(capture),
             Ok(false) => {
                 let why = capture.ended().borrow().as_ref().map(ToString::to_string);
-                Err(JobError::Failed(why.unwrap_or_else(|| "capture ended".to_owned())))
+                Err(JobError::Failed(
+                    why.unwrap_or_else(|| "capture ended".to_owned()),
+                ))
             }
             Err(_) => Err(late("attaching capture")),
         }
@@ -120,13 +155,21 @@ impl<N: Net, H: Host> JobContext<N, H> {
         let view = self.consensus.view();
         let leading = view.borrow().is_leader && view.borrow().leader == Some(epoch.0.leader);
         let current = self.consensus.applied_state().borrow().epoch == Some(epoch);
-        if leading && current { Ok(()) } else { Err(JobError::EpochOver) }
+        if leading && current {
+            Ok(())
+        } else {
+            Err(JobError::EpochOver)
+        }
     }
 
     fn watch_capture(&self, capture: &Capture, epoch: Epoch) {
         let (mut ended, inputs) = (capture.ended(), self.inputs.clone());
         tokio::spawn(async move {
-            let why = ended.wait_for(Option::is_some).await.ok().and_then(|ended| ended.clone());
+            let why = ended
+                .wait_for(Option::is_some)
+                .await
+                .ok()
+                .and_then(|ended| ended.clone());
             // Dropped by a job: the job knows.
             let Some(why) = why else { return };
             tracing::warn!(%epoch, "capture ended: {why}");

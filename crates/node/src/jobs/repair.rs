@@ -1,6 +1,8 @@
 use std::time::Duration;
 
-use quorate_mysqld::{Accounts, Host, Marker, Repaired, RepairReport, cut_tail, ensure_stopped, wait_until_free};
+use quorate_mysqld::{
+    Accounts, Host, Marker, RepairReport, Repaired, cut_tail, ensure_stopped, wait_until_free,
+};
 use quorate_net::Net;
 use quorate_types::Epoch;
 use tokio::time::timeout;
@@ -15,10 +17,16 @@ const BARRIER_RETRY: Duration = Duration::from_millis(50);
 
 impl<N: Net, H: Host> JobContext<N, H> {
     /// Makes a following replica of whatever is there.
-    pub(super) async fn repair(&self, server: &mut ServerState<H>, adopt: bool) -> Result<(), JobError> {
+    pub(super) async fn repair(
+        &self,
+        server: &mut ServerState<H>,
+        adopt: bool,
+    ) -> Result<(), JobError> {
         server.forget_sessions();
         if server.host.data_folder_exists() && !server.host.claim()? {
-            return Err(JobError::Failed("another process owns the data folder".to_owned()));
+            return Err(JobError::Failed(
+                "another process owns the data folder".to_owned(),
+            ));
         }
         if adopt && self.adopt(server).await? {
             return self.follow(server, &RepairReport::default()).await;
@@ -52,21 +60,27 @@ impl<N: Net, H: Host> JobContext<N, H> {
         if !server.host.data_folder_exists() {
             return Ok(false);
         }
-        let marker = self.own_marker(server)?;
-        let Some(process) = server.host.adopt().await? else { return Ok(false) };
-        server.running.send_replace(Some(Running { process: process.into(), identity: None }));
+        self.own_marker(server)?;
+        let Some(process) = server.host.adopt().await? else {
+            return Ok(false);
+        };
+        server.running.send_replace(Some(Running {
+            process: process.into(),
+            identity: None,
+        }));
         let ask = async {
             let mut session = server.logins.control(&self.net).await.ok()?;
             let safe = session.is_safe_replica().await.ok()?;
             safe.then_some(session)
         };
         let Ok(Some(session)) = timeout(ADOPT_MAX, ask).await else {
-            tracing::warn!("the mysqld that runs is no replica that takes no writes: it will be killed");
+            tracing::warn!(
+                "the mysqld that runs is no replica that takes no writes: it will be killed"
+            );
             return Ok(false);
         };
         self.doing("adopting the mysqld that runs");
         server.control = Some(session);
-        server.host.write_marker(&Marker { start_counter: self.start_counter, ..marker })?;
         self.watch_exit(server);
         Ok(true)
     }
@@ -75,7 +89,8 @@ impl<N: Net, H: Host> JobContext<N, H> {
     fn own_marker(&self, server: &ServerState<H>) -> Result<Marker, JobError> {
         let marker = server.host.read_marker()?.ok_or_else(|| {
             JobError::Failed(
-                "the data folder has no marker of this node: it holds data of somebody else".to_owned(),
+                "the data folder has no marker of this node: it holds data of somebody else"
+                    .to_owned(),
             )
         })?;
         if (marker.cluster, marker.node) != (self.cluster, self.node) {
@@ -84,9 +99,12 @@ impl<N: Net, H: Host> JobContext<N, H> {
                 marker.node, marker.cluster, self.node, self.cluster,
             )));
         }
-        if marker.incarnation != self.incarnation || marker.start_counter >= self.start_counter {
+        // This start was counted in both folders before Raft began, if they go together.
+        if marker.incarnation != self.incarnation || marker.start_counter != self.start_counter {
             return Err(JobError::MustClone(
-                "the data folder is older or younger than the Raft folder beside it".to_owned(),
+                "the data folder is not the one that goes with the Raft folder: it may be restored from \
+                 an image"
+                    .to_owned(),
             ));
         }
         Ok(marker)
@@ -98,19 +116,28 @@ impl<N: Net, H: Host> JobContext<N, H> {
         self.doing("waiting for the log to tell what is accepted");
         self.settle(marker.last_epoch).await;
         self.doing("reading the binlog");
-        let label = format!("{}-{}", self.consensus.applied_state().borrow().index(), self.start_counter);
+        let label = format!(
+            "{}-{}",
+            self.consensus.applied_state().borrow().index(),
+            self.start_counter
+        );
         let index = crate::adapters::Index {
             accepted: self.accepted(),
-            checksums: self.consensus.accepted_log().checksums().await.map_err(|error| {
-                JobError::Failed(format!("read the index of accepted transactions: {}", chain(&error)))
-            })?,
+            checksums: self
+                .consensus
+                .accepted_log()
+                .checksums()
+                .await
+                .map_err(|error| {
+                    JobError::Failed(format!(
+                        "read the index of accepted transactions: {}",
+                        chain(&error)
+                    ))
+                })?,
         };
         match cut_tail(&server.host, label, index).await? {
             Repaired::MustClone(reason) => Err(JobError::MustClone(reason.to_string())),
-            Repaired::MayStart(report) => {
-                server.host.write_marker(&Marker { start_counter: self.start_counter, ..marker })?;
-                Ok(report)
-            }
+            Repaired::MayStart(report) => Ok(report),
         }
     }
 
@@ -118,7 +145,10 @@ impl<N: Net, H: Host> JobContext<N, H> {
     /// until then something of it may still become accepted (DESIGN 4, Repair).
     async fn settle(&self, last_epoch: Option<Epoch>) {
         while let Err(error) = self.consensus.barrier().await {
-            tracing::debug!(error = &error as &dyn std::error::Error, "no read index yet");
+            tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "no read index yet"
+            );
             tokio::time::sleep(BARRIER_RETRY).await;
         }
         let mut applied = self.consensus.applied_state();
@@ -134,13 +164,19 @@ impl<N: Net, H: Host> JobContext<N, H> {
     async fn make_accounts(&self, server: &ServerState<H>) -> Result<(), JobError> {
         self.doing("making the sidecar's accounts");
         let mut root = server.logins.root(&self.net).await?;
-        let accounts =
-            Accounts { control: server.logins.control.clone(), capture: server.logins.capture.clone() };
+        let accounts = Accounts {
+            control: server.logins.control.clone(),
+            capture: server.logins.capture.clone(),
+        };
         Ok(accounts.install(&mut root).await?)
     }
 
     /// Judges a running server, and lets it follow the feed.
-    async fn follow(&self, server: &mut ServerState<H>, report: &RepairReport) -> Result<(), JobError> {
+    async fn follow(
+        &self,
+        server: &mut ServerState<H>,
+        report: &RepairReport,
+    ) -> Result<(), JobError> {
         self.doing("checking mysqld");
         let process = server.process();
         let feed = self.feed.clone();
@@ -152,15 +188,22 @@ impl<N: Net, H: Host> JobContext<N, H> {
         let identity = session.identity().await?;
         let executed = session.gtid_executed().await?;
         self.settle(None).await;
-        let errant = executed.difference(&self.accepted()).difference(&report.inert);
+        let errant = executed
+            .difference(&self.accepted())
+            .difference(&report.inert);
         if !errant.is_empty() {
-            return Err(JobError::MustClone(format!("it has transactions that were never accepted: {errant}")));
+            return Err(JobError::MustClone(format!(
+                "it has transactions that were never accepted: {errant}"
+            )));
         }
         self.doing("starting replication");
         session.start_replication(&feed).await?;
         server.spare = Some(server.logins.control(&self.net).await?);
         if let Some(process) = process {
-            server.running.send_replace(Some(Running { process, identity: Some(identity) }));
+            server.running.send_replace(Some(Running {
+                process,
+                identity: Some(identity),
+            }));
         }
         self.doing("");
         Ok(())
@@ -168,15 +211,28 @@ impl<N: Net, H: Host> JobContext<N, H> {
 
     /// Tells role control when this process ends.
     fn watch_exit(&self, server: &ServerState<H>) {
-        let Some(process) = server.process() else { return };
-        let (host, running, inputs) = (server.host.clone(), server.running.clone(), self.inputs.clone());
+        let Some(process) = server.process() else {
+            return;
+        };
+        let (host, running, inputs) = (
+            server.host.clone(),
+            server.running.clone(),
+            self.inputs.clone(),
+        );
         tokio::spawn(async move {
             host.exited(&process).await;
-            let ours = running.borrow().as_ref().is_some_and(|now| std::sync::Arc::ptr_eq(&now.process, &process));
+            let ours = running
+                .borrow()
+                .as_ref()
+                .is_some_and(|now| std::sync::Arc::ptr_eq(&now.process, &process));
             // One that a job killed is no news.
             if ours {
                 tracing::warn!("mysqld exited");
-                let _ = inputs.send(quorate_role::Input::Server(quorate_role::ServerEvent::Exited)).await;
+                let _ = inputs
+                    .send(quorate_role::Input::Server(
+                        quorate_role::ServerEvent::Exited,
+                    ))
+                    .await;
             }
         });
     }

@@ -14,14 +14,21 @@ const ASK_MAX: Duration = Duration::from_secs(2);
 impl<N: Net, H: Host> JobContext<N, H> {
     /// Ends the server for good. SIGTERM is only for one that is asked again and takes no writes;
     /// any other might answer commits that nobody accepted (A2).
-    pub(super) async fn stop_server(&self, server: &mut ServerState<H>, clean: bool) -> Result<(), JobError> {
+    pub(super) async fn stop_server(
+        &self,
+        server: &mut ServerState<H>,
+        clean: bool,
+    ) -> Result<(), JobError> {
         self.doing("stopping mysqld");
         let safe = clean && self.is_safe_replica(server).await;
         if let (true, Some(process)) = (safe, server.process()) {
             server.running.send_replace(None);
             server.forget_sessions();
             server.host.signal(&process, Signal::Terminate)?;
-            if timeout(SHUTDOWN_MAX, server.host.exited(&process)).await.is_ok() {
+            if timeout(SHUTDOWN_MAX, server.host.exited(&process))
+                .await
+                .is_ok()
+            {
                 return Ok(());
             }
             server.host.signal(&process, Signal::Kill)?;
@@ -32,7 +39,15 @@ impl<N: Net, H: Host> JobContext<N, H> {
     }
 
     async fn is_safe_replica(&self, server: &mut ServerState<H>) -> bool {
-        let ask = async { server.session(&self.net).await.ok()?.is_safe_replica().await.ok() };
+        let ask = async {
+            server
+                .session(&self.net)
+                .await
+                .ok()?
+                .is_safe_replica()
+                .await
+                .ok()
+        };
         timeout(ASK_MAX, ask).await == Ok(Some(true))
     }
 }

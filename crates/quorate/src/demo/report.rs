@@ -56,7 +56,11 @@ fn doing(id: u16, view: Option<&StatusJson>) -> String {
         Some(node) if node.healthy => node.role.clone(),
         Some(node) if node.message.is_empty() => format!("{} …", node.role),
         // The first sentence: what follows counts attempts, and would be news each second.
-        Some(node) => format!("{}: {}", node.role, node.message.split(". ").next().unwrap_or_default()),
+        Some(node) => format!(
+            "{}: {}",
+            node.role,
+            node.message.split(". ").next().unwrap_or_default()
+        ),
     }
 }
 
