@@ -11,6 +11,9 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_quorate-under-test");
 const SOON: Duration = Duration::from_secs(15);
 const LOAD: Duration = Duration::from_secs(2);
 const CLIENTS: u64 = 6;
+/// A machine that runs three servers under load answers late now and then; what must not happen
+/// is that a leader changes for it, and that would be logged otherwise.
+const HEARTBEAT_LATE: &[&str] = &["message: \"no answer in time\""];
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,7 +56,10 @@ async fn a_switchover_under_load_pauses_writes_for_less_than_a_second() {
         outcomes.longest_gap()
     );
     assert!(outcomes.longest_gap() < PAUSE_MAX, "writes paused too long");
-    assert_eq!(cluster.unexpected_log_lines(&[]), Vec::<String>::new());
+    assert_eq!(
+        cluster.unexpected_log_lines(HEARTBEAT_LATE),
+        Vec::<String>::new()
+    );
     cluster.stop().await;
 }
 
