@@ -76,6 +76,8 @@ pub(crate) struct Listeners {
     pub(crate) read_write: Listener,
     pub(crate) read_only: Listener,
     pub(crate) feed: Listener,
+    /// For this node's own mysqld, if the feed for others wants certificates.
+    pub(crate) own_feed: Option<Listener>,
     pub(crate) http: Listener,
     pub(crate) gate: Listener,
     pub(crate) grpc: Listener,
@@ -298,6 +300,16 @@ async fn bind<N: Net>(
         read_write: bind("read_write", &listen.read_write).await?,
         read_only: bind("read_only", &listen.read_only).await?,
         feed: bind("feed", &listen.feed).await?,
+        own_feed: match listen.feed.is_local() {
+            true => None,
+            false => Some(
+                bind(
+                    "feed",
+                    &quorate_net::Endpoint::Tcp("127.0.0.1:0".to_owned()),
+                )
+                .await?,
+            ),
+        },
         http: bind("http", &listen.http).await?,
         gate: bind("gate", &listen.gate).await?,
     })

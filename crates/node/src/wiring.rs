@@ -54,6 +54,7 @@ struct Wiring<'a, N: Net, H: Host> {
     inputs: mpsc::Sender<Input>,
     forward: Forward,
     recent: Recent,
+    feed_metrics: Arc<FeedMetrics>,
     tasks: JoinSet<()>,
     registry: Registry,
 }
@@ -83,25 +84,40 @@ pub(crate) fn wire<N: Net, H: Host>(
         inputs,
         forward: forward(known),
         recent: Recent::new(known.wall_clock.clone()),
+        feed_metrics: Arc::default(),
         tasks: JoinSet::new(),
         registry,
     };
+    wiring.feed_metrics.register(&mut wiring.registry);
     wiring
         .tasks
         .spawn(roles.clone().watch_lease(known.net.clone()));
     let metrics = quorate_proxy::Metrics::new(&mut wiring.registry);
     let gate = wiring.gate(metrics.clone(), listeners.gate);
     wiring.proxy(metrics, (listeners.read_write, listeners.read_only));
-    wiring.feed(listeners.feed);
-    let controlled = wiring.role_control(gate.clone(), inputs_rx);
+    // Only this machine reaches the one without certificates.
+    let own_feed = listeners
+        .own_feed
+        .as_ref()
+        .unwrap_or(&listeners.feed)
+        .local
+        .clone();
+    let feed_tls = listeners.own_feed.as_ref().and(known.tls.as_ref());
+    wiring.feed(listeners.feed, feed_tls);
+    if let Some(listener) = listeners.own_feed {
+        wiring.feed(listener, None);
+    }
+    let controlled = wiring.role_control(gate.clone(), own_feed, inputs_rx);
     let stopped = controlled.stopped.clone();
     let (maker, own) = wiring.status(gate, &controlled);
     let admin = wiring.admin(own, controlled.health);
     wiring.grpc(raft_service, admin, listeners.grpc, raft);
     let router = crate::http::router(Arc::new(maker), Arc::new(wiring.registry));
-    wiring
-        .tasks
-        .spawn(crate::http::serve(listeners.http, router));
+    let mut http = listeners.http;
+    if !http.local.is_local() {
+        http.incoming = Box::pin(secure(http.incoming, known.tls.clone()));
+    }
+    wiring.tasks.spawn(crate::http::serve(http, router));
     Wired {
         stopped,
         view: roles.view(),
@@ -161,9 +177,8 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
         self.tasks.spawn(proxy.run(read_write, read_only));
     }
 
-    fn feed(&mut self, listener: Listener) {
-        let metrics = Arc::new(FeedMetrics::default());
-        metrics.register(&mut self.registry);
+    fn feed(&mut self, listener: Listener, tls: Option<&Tls>) {
+        let metrics = self.feed_metrics.clone();
         let (server_uuid, server_id) = stable_identity(self.known.cluster);
         let password = self.known.secrets.feed.clone();
         let wall_clock = self.known.wall_clock.clone();
@@ -171,7 +186,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             server_version: self.known.server_version.clone(),
             server_uuid,
             server_id,
-            tls: None,
+            tls: tls.map(Tls::server_config),
             accounts: Arc::new(move |user: &str| (user == FEED_USER).then(|| password.clone())),
             unix_seconds: Arc::new(move || wall_clock() / 1000),
             seed: self.known.random.peek(),
@@ -180,7 +195,12 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
         self.tasks.spawn(feed.run(listener));
     }
 
-    fn role_control(&mut self, gate: GateHandle, inputs_rx: mpsc::Receiver<Input>) -> Controlled {
+    fn role_control(
+        &mut self,
+        gate: GateHandle,
+        own_feed: Endpoint,
+        inputs_rx: mpsc::Receiver<Input>,
+    ) -> Controlled {
         let known = self.known;
         let metrics = Arc::new(CaptureMetrics::default());
         metrics.register(&mut self.registry);
@@ -196,7 +216,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
         let doing = watch::Sender::new(String::new());
         let driver = Driver {
             machine,
-            jobs: Arc::new(self.jobs(server.state, metrics, doing.clone())),
+            jobs: Arc::new(self.jobs(server.state, &own_feed, metrics, doing.clone())),
             net: known.net.clone(),
             consensus: self.consensus.clone(),
             roles: self.roles.clone(),
@@ -237,6 +257,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
     fn jobs(
         &self,
         server: Arc<Mutex<ServerState<H>>>,
+        own_feed: &Endpoint,
         capture_metrics: Arc<CaptureMetrics>,
         doing: watch::Sender<String>,
     ) -> JobContext<N, H> {
@@ -255,7 +276,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             cluster: known.cluster,
             feed: ReplicationSource {
                 host: "127.0.0.1".to_owned(),
-                port: known.config.listen.feed.port().unwrap_or_default(),
+                port: own_feed.port().unwrap_or_default(),
                 user: FEED_USER.to_owned(),
                 password: known.secrets.feed.clone(),
             },
