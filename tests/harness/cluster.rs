@@ -41,6 +41,16 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// How openraft reports a peer that does not answer, or a leadership that ended.
+    pub const PEER_LOST: &[&str] = &[
+        "openraft::core::heartbeat::worker: HeartbeatWorker(",
+        "openraft::replication: ReplicationCore recv RPCError: Unreachable node",
+        "replication_handler: update progress error: Unreachable node",
+        "raft_core: while requesting pre-vote, error: Unreachable node",
+        "raft_core: while requesting vote, error: Unreachable node",
+        "raft_core: A message will be ignored because this node is no longer Leader",
+    ];
+
     /// Starts a new cluster, waits until it serves and every node is a healthy member, and makes
     /// the database and user `app`.
     ///

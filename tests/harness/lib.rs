@@ -15,7 +15,7 @@ mod sql;
 mod writer;
 
 pub use cluster::{Cluster, Options, wait_for};
-pub use equality::{assert_servers_equal, fingerprint};
+pub use equality::{assert_outcomes_hold, assert_servers_equal, fingerprint};
 pub use node_process::{NodeProcess, Signal};
 pub use ports::free_ports;
 pub use relay::{Flow, Links, Relay};

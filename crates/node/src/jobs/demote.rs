@@ -8,7 +8,9 @@ use tokio::time::{Instant, timeout};
 use super::{JobContext, JobError};
 use crate::server::ServerState;
 
-const DRAIN_LOOK: Duration = Duration::from_millis(10);
+/// InnoDB shows its list of transactions from a cache that it renews only when nobody read it for
+/// 100 ms: whoever looks more often sees for ever what was there at first.
+const DRAIN_LOOK: Duration = Duration::from_millis(110);
 const STEP_MAX: Duration = Duration::from_secs(5);
 
 impl<N: Net, H: Host> JobContext<N, H> {
