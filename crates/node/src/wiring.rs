@@ -139,7 +139,9 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             tls: self.known.tls.clone(),
             node: self.known.config.node,
             is_member: Arc::new(is_member),
-            server: Endpoint::Unix(self.known.config.mysqld.socket.clone()),
+            // Not its unix socket: there the server would let every client in as the socket's
+            // passwordless root, and take what a client without TLS sends for a secure login.
+            server: Endpoint::Tcp(format!("127.0.0.1:{}", self.known.config.mysqld.port)),
             metrics,
         };
         let (gate, handle) = Gate::new(parts);
