@@ -12,6 +12,8 @@ mod node_process;
 mod ports;
 mod relay;
 mod sql;
+mod sysbench;
+mod tools;
 mod writer;
 
 pub use cluster::{Cluster, Options, wait_for};
@@ -20,4 +22,6 @@ pub use node_process::{NodeProcess, Signal};
 pub use ports::free_ports;
 pub use relay::{Flow, Links, Relay};
 pub use sql::{Sql, SqlError};
+pub use sysbench::{Running, Sysbench, SysbenchReport};
+pub use tools::{mysql, python_mysql_replication};
 pub use writer::{Outcomes, Reader, Writer};
