@@ -181,6 +181,18 @@ impl Cluster {
         self.nodes.values().map(NodeProcess::socket).collect()
     }
 
+    #[must_use]
+    pub fn read_write_ports(&self) -> Vec<u16> {
+        let nodes = self.nodes.values();
+        nodes.map(|node| node.ports.read_write).collect()
+    }
+
+    #[must_use]
+    pub fn read_only_ports(&self) -> Vec<u16> {
+        let nodes = self.nodes.values();
+        nodes.map(|node| node.ports.read_only).collect()
+    }
+
     /// Lines of the nodes' logs at WARN or ERROR that none of `expected` is part of.
     ///
     /// # Panics

@@ -6,6 +6,7 @@
 //! - Only loopback is used; ports are free ones.
 //! - A failed story leaves its folder (logs, configurations, data) where its message says.
 
+mod audit;
 mod cluster;
 mod equality;
 mod node_process;
@@ -16,6 +17,7 @@ mod sysbench;
 mod tools;
 mod writer;
 
+pub use audit::{assert_rows_survived, written_rows};
 pub use cluster::{Cluster, Options, wait_for};
 pub use equality::{assert_servers_equal, fingerprint};
 pub use node_process::{NodeProcess, Signal};

@@ -1,19 +1,16 @@
+#![expect(
+    clippy::disallowed_types,
+    reason = "the relay stands outside of what is tested"
+)]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_types::NodeId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-
-#[expect(
-    clippy::disallowed_types,
-    reason = "the relay stands outside of what is tested"
-)]
-mod sockets {
-    pub(super) use tokio::net::{TcpListener, TcpStream};
-}
-use sockets::{TcpListener, TcpStream};
 
 /// What a relay does with bytes that flow one way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,10 +114,7 @@ async fn pump(
     flow: impl Fn(&Mode) -> Flow,
 ) {
     let mut buffer = vec![0; 64 * 1024];
-    loop {
-        let Ok(count @ 1..) = from.read(&mut buffer).await else {
-            break;
-        };
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
         // Bytes that were under way when the link was held are held too.
         let Ok(mode) = modes
             .wait_for(|mode| flow(mode) != Flow::Hold)

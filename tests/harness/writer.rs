@@ -17,6 +17,8 @@ pub struct Outcomes {
     pub refused: BTreeSet<u64>,
     /// When each acknowledgement came, in order.
     pub acknowledged_at: Vec<Instant>,
+    /// When the statement of each of them was sent.
+    pub sent_at: Vec<Instant>,
     pub reconnects: u64,
 }
 
@@ -34,10 +36,9 @@ impl Outcomes {
     /// How long after `moment` the first commit that began after it was acknowledged.
     #[must_use]
     pub fn first_after(&self, moment: Instant) -> Option<Duration> {
-        self.acknowledged_at
-            .iter()
-            .find(|at| **at > moment)
-            .map(|at| *at - moment)
+        let mut commits = self.sent_at.iter().zip(&self.acknowledged_at);
+        let (_, acknowledged) = commits.find(|(sent, _)| **sent > moment)?;
+        Some(*acknowledged - moment)
     }
 }
 
@@ -127,10 +128,12 @@ async fn write(
             tokio::time::sleep(Duration::from_millis(5)).await;
         };
         let insert = format!("INSERT INTO app.written VALUES ({id}, 'row {id}')");
+        let sent = Instant::now();
         match sql.run_within(&insert, Duration::from_secs(20)).await {
             Ok(()) => {
                 note(&|outcomes| {
                     outcomes.acknowledged.insert(id);
+                    outcomes.sent_at.push(sent);
                     outcomes.acknowledged_at.push(Instant::now());
                 });
                 session = Some(sql);

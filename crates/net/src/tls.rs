@@ -123,6 +123,12 @@ impl Tls {
         })
     }
 
+    /// For servers that begin a handshake in the middle of a protocol of their own.
+    #[must_use]
+    pub fn server_config(&self) -> Arc<ServerConfig> {
+        Arc::clone(self.acceptor.config())
+    }
+
     /// The server's side of a handshake.
     ///
     /// # Errors

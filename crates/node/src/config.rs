@@ -235,7 +235,7 @@ pub struct Log {
 impl Default for Log {
     fn default() -> Self {
         Self {
-            filter: "info".to_owned(),
+            filter: "info,openraft=error".to_owned(),
             file: None,
             cache_bytes: 32 << 20,
         }

@@ -16,7 +16,7 @@ use quorate_wire::v1::admin_client::AdminClient;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use crate::cluster_id::{self, BootstrapError};
+use crate::cluster_id::{BootstrapError, ClusterFinder};
 use crate::config::{Config, Secrets};
 use crate::identity::{Identity, IdentityError};
 use crate::parts::Parts;
@@ -76,6 +76,8 @@ pub(crate) struct Listeners {
     pub(crate) read_write: Listener,
     pub(crate) read_only: Listener,
     pub(crate) feed: Listener,
+    /// For this node's own mysqld, if the feed for others wants certificates.
+    pub(crate) own_feed: Option<Listener>,
     pub(crate) http: Listener,
     pub(crate) gate: Listener,
     pub(crate) grpc: Listener,
@@ -109,39 +111,18 @@ impl Node {
         parts: Parts<N, H, D>,
         bootstrap: bool,
     ) -> Result<Self, StartError> {
-        let tls = config
-            .tls
-            .as_ref()
-            .map(|tls| Tls::load(&tls.ca, &tls.cert, &tls.key))
-            .transpose()?;
-        let listen = &config.listen;
-        let closed = [
-            ("feed", &listen.feed),
-            ("grpc", &listen.grpc),
-            ("http", &listen.http),
-            ("gate", &listen.gate),
-        ];
-        require_tls_or_loopback(&closed, tls.as_ref())?;
+        let tls = closed_doors(&config)?;
         let mut random = Random::new(parts.seed);
         let mut disk = (parts.open_log)().map_err(StartError::Log)?;
-        let mut identity = Identity::start(
-            &mut disk,
-            config.node,
-            quorate_types::Incarnation(random.next_u64()),
-        )?;
+        let incarnation = quorate_types::Incarnation(random.next_u64());
+        let mut identity = Identity::start(&mut disk, config.node, incarnation)?;
         let listeners = bind(&parts.net, &parts.raft, &config).await?;
         let pid_file = config.pid_file();
-        std::fs::write(&pid_file, format!("{}\n", std::process::id())).map_err(|source| {
-            StartError::PidFile {
-                file: pid_file.clone(),
-                source,
-            }
-        })?;
-        let config = Arc::new(config);
+        write_pid_file(&pid_file)?;
         let cluster = match identity.cluster {
             Some(cluster) => cluster,
             None => {
-                let find = cluster_id::ClusterFinder {
+                let find = ClusterFinder {
                     net: &parts.net,
                     config: &config,
                     tls: tls.as_ref(),
@@ -156,31 +137,8 @@ impl Node {
             }
         };
         identity.mark(&mut disk, &parts.host)?;
-        let mut registry = Registry::default();
-        let metrics = quorate_consensus::Metrics::default();
-        metrics.register(&mut registry);
-        let raft_config = ConsensusConfig {
-            metrics,
-            exec: parts.exec,
-            ..consensus_config(&config, &identity, cluster, tls.as_ref())
-        };
-        let start = Consensus::start(raft_config, parts.net.clone(), disk);
-        let started = parts
-            .raft
-            .spawn(start)
-            .await
-            .map_err(|_| StartError::RaftRuntime)?;
-        let (consensus, raft_service) = started?;
-        if bootstrap {
-            if consensus.is_initialized().await? {
-                return Err(BootstrapError::Member(cluster).into());
-            }
-            consensus
-                .initialize_single(config.listen.grpc.to_string())
-                .await?;
-        }
         let known = Known {
-            config,
+            config: Arc::new(config),
             secrets,
             tls,
             net: parts.net,
@@ -193,15 +151,23 @@ impl Node {
             wall_clock: parts.wall_clock,
             disk_probe: parts.disk_probe,
         };
+        let mut registry = Registry::default();
+        let (consensus, raft_service) =
+            start_consensus(&known, &mut registry, disk, parts.exec, &parts.raft).await?;
+        if bootstrap {
+            initialize(&known, &consensus).await?;
+        }
         let (inputs, inputs_rx) = mpsc::channel(INPUTS);
+        let inputs_pair = (inputs.clone(), inputs_rx);
+        let raft = &parts.raft;
         let wired = wiring::wire(
-            known,
+            &known,
             consensus.clone(),
             raft_service,
             listeners,
             registry,
-            (inputs.clone(), inputs_rx),
-            &parts.raft,
+            inputs_pair,
+            raft,
         );
         Ok(Self {
             inputs,
@@ -245,6 +211,70 @@ impl Node {
     }
 }
 
+/// Refuses listeners that others could reach without a certificate; the node's certificates, if any.
+fn closed_doors(config: &Config) -> Result<Option<Tls>, StartError> {
+    let load = |tls: &crate::config::Tls| Tls::load(&tls.ca, &tls.cert, &tls.key);
+    let tls = config.tls.as_ref().map(load).transpose()?;
+    let listen = &config.listen;
+    let closed = [
+        ("feed", &listen.feed),
+        ("grpc", &listen.grpc),
+        ("http", &listen.http),
+        ("gate", &listen.gate),
+    ];
+    require_tls_or_loopback(&closed, tls.as_ref())?;
+    Ok(tls)
+}
+
+fn write_pid_file(file: &std::path::Path) -> Result<(), StartError> {
+    let written = std::fs::write(file, format!("{}\n", std::process::id()));
+    written.map_err(|source| StartError::PidFile {
+        file: file.to_owned(),
+        source,
+    })
+}
+
+/// Starts Raft on its own threads.
+async fn start_consensus<N: Net, H: Host, D: LogDisk>(
+    known: &Known<N, H>,
+    registry: &mut Registry,
+    disk: D,
+    exec: quorate_consensus::Exec,
+    raft: &tokio::runtime::Handle,
+) -> Result<(Consensus, quorate_consensus::RaftService), StartError> {
+    let metrics = quorate_consensus::Metrics::default();
+    metrics.register(registry);
+    let config = consensus_config(
+        &known.config,
+        &known.identity,
+        known.cluster,
+        known.tls.as_ref(),
+    );
+    let config = ConsensusConfig {
+        metrics,
+        exec,
+        ..config
+    };
+    let start = Consensus::start(config, known.net.clone(), disk);
+    Ok(raft
+        .spawn(start)
+        .await
+        .map_err(|_| StartError::RaftRuntime)??)
+}
+
+/// Makes this node the only voter of its new cluster.
+async fn initialize<N: Net, H: Host>(
+    known: &Known<N, H>,
+    consensus: &Consensus,
+) -> Result<(), StartError> {
+    if consensus.is_initialized().await? {
+        return Err(BootstrapError::Member(known.cluster).into());
+    }
+    Ok(consensus
+        .initialize_single(known.config.listen.grpc.to_string())
+        .await?)
+}
+
 async fn bind<N: Net>(
     net: &N,
     raft: &tokio::runtime::Handle,
@@ -270,6 +300,16 @@ async fn bind<N: Net>(
         read_write: bind("read_write", &listen.read_write).await?,
         read_only: bind("read_only", &listen.read_only).await?,
         feed: bind("feed", &listen.feed).await?,
+        own_feed: match listen.feed.is_local() {
+            true => None,
+            false => Some(
+                bind(
+                    "feed",
+                    &quorate_net::Endpoint::Tcp("127.0.0.1:0".to_owned()),
+                )
+                .await?,
+            ),
+        },
         http: bind("http", &listen.http).await?,
         gate: bind("gate", &listen.gate).await?,
     })

@@ -115,7 +115,7 @@ impl<N: Net> ViewMaker<N> {
         let mut applied = self.own.consensus.applied_state();
         let mut raft = self.own.consensus.view();
         let mut control = self.own.control.clone();
-        let (mut epoch, mut leader) = (None, None);
+        let (mut epoch, mut leader) = ((None, None), None);
         let mut told = Vec::new();
         let mut heard_at = Instant::now();
         loop {
@@ -124,11 +124,12 @@ impl<N: Net> ViewMaker<N> {
                 biased;
                 Ok(()) = applied.changed() => {
                     let state = applied.borrow_and_update();
-                    std::mem::replace(&mut epoch, Some((state.epoch, state.primary))) != epoch
+                    let before = std::mem::replace(&mut epoch, (state.set_primary, state.primary));
+                    before != epoch
                 }
                 Ok(()) = raft.changed() => {
-                    let view = raft.borrow_and_update();
-                    std::mem::replace(&mut leader, view.leader) != view.leader
+                    let before = std::mem::replace(&mut leader, raft.borrow_and_update().leader);
+                    before != leader
                 }
                 Ok(()) = control.changed() => true,
                 _ = look.tick() => true,

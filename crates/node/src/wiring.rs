@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use prometheus_client::registry::Registry;
 use quorate_consensus::{Consensus, RaftService};
 use quorate_mysqld::{Host, ReplicationSource};
-use quorate_net::{BoxIo, Endpoint, Net, Tls};
+use quorate_net::{BoxIo, Endpoint, Listener, Net, Tls};
 use quorate_proxy::{Gate, GateHandle, GateParts, Proxy, ProxyParts, ProxySettings, RoleWatch};
 use quorate_replication::{CaptureMetrics, Feed, FeedMetrics, FeedOptions, stable_identity};
 use quorate_role::{Input, Machine, Timing};
@@ -46,170 +46,330 @@ pub(crate) struct Wired {
 
 type Inputs = (mpsc::Sender<Input>, mpsc::Receiver<Input>);
 
+/// What most parts are made of.
+struct Wiring<'a, N: Net, H: Host> {
+    known: &'a Known<N, H>,
+    consensus: Consensus,
+    roles: Roles,
+    inputs: mpsc::Sender<Input>,
+    forward: Forward,
+    recent: Recent,
+    feed_metrics: Arc<FeedMetrics>,
+    tasks: JoinSet<()>,
+    registry: Registry,
+}
+
+/// What role control and its watchers tell the rest.
+struct Controlled {
+    control: watch::Receiver<Control>,
+    health: watch::Receiver<Health>,
+    doing: watch::Receiver<String>,
+    stopped: watch::Receiver<bool>,
+}
+
 pub(crate) fn wire<N: Net, H: Host>(
-    known: Known<N, H>,
+    known: &Known<N, H>,
     consensus: Consensus,
     raft_service: RaftService,
     listeners: Listeners,
-    mut registry: Registry,
+    registry: Registry,
     (inputs, inputs_rx): Inputs,
     raft: &tokio::runtime::Handle,
 ) -> Wired {
-    let mut tasks = JoinSet::new();
     let roles = Roles::new(consensus.clone());
-    tasks.spawn(roles.clone().watch_lease(known.net.clone()));
-
-    let server = server_state(&known);
-    let running = server.running.subscribe();
-    let proxy_metrics = quorate_proxy::Metrics::new(&mut registry);
-    let capture_metrics = Arc::new(CaptureMetrics::default());
-    capture_metrics.register(&mut registry);
-    let feed_metrics = Arc::new(FeedMetrics::default());
-    feed_metrics.register(&mut registry);
-
-    let gate = spawn_gate(
-        &mut tasks,
-        &known,
-        &consensus,
-        &roles,
-        proxy_metrics.clone(),
-        listeners.gate,
-    );
-    spawn_proxy(
-        &mut tasks,
-        &known,
-        &roles,
-        proxy_metrics,
-        (listeners.read_write, listeners.read_only),
-    );
-    spawn_feed(&mut tasks, &known, &consensus, feed_metrics, listeners.feed);
-
-    let timing = Timing {
-        lease: known.config.timing.election_max,
-        ..Timing::default()
-    };
-    let machine = Machine::new(known.config.node, timing, false);
-    let (control_tx, control) = watch::channel(Control::of(&machine, false));
-    let (health_tx, health) = watch::channel(Health::default());
-    let recent = Recent::new(known.wall_clock.clone());
-    let doing = watch::Sender::new(String::new());
-
-    let jobs = job_context(
-        &known,
-        &consensus,
-        server.state,
-        capture_metrics,
-        inputs.clone(),
-        doing.clone(),
-    );
-    let driver = Driver {
-        machine,
-        jobs: Arc::new(jobs),
-        net: known.net.clone(),
-        consensus: consensus.clone(),
-        roles: roles.clone(),
-        gate: gate.clone(),
-        inputs: inputs.clone(),
-        control: control_tx,
-        recent: recent.clone(),
-        job: None,
-    };
-    let (stopped_tx, stopped) = watch::channel(false);
-    tasks.spawn(async move {
-        driver.run(inputs_rx).await;
-        stopped_tx.send_replace(true);
-    });
-
-    let watcher = Arc::new(Watcher {
-        net: known.net.clone(),
-        logins: server.logins,
-        running,
-        control: control.clone(),
-        consensus: consensus.clone(),
-        inputs: inputs.clone(),
-        health: health_tx,
-        probe_interval: known.config.timing.probe_interval,
-        probe_timeout: known.config.timing.probe_timeout,
-        disk_probe: known.disk_probe.clone(),
-    });
-    tasks.spawn(watcher.clone().probe());
-    tasks.spawn(watcher.clone().probe_disk());
-    tasks.spawn(watcher.follow());
-
-    let reports: Arc<watch::Sender<Reports>> = Arc::default();
-    let forward = forward(&known);
-    for node in known.config.peers.keys() {
-        if let Some(client) = forward(*node) {
-            tasks.spawn(ask_peer(*node, client, reports.clone()));
-        }
-    }
-    let own = OwnView {
-        node: known.config.node,
-        cluster: known.cluster,
-        incarnation: known.identity.incarnation,
-        gate_address: known.config.listen.gate.to_string(),
-        mysql_address: format!("127.0.0.1:{}", known.config.mysqld.port),
-        net: known.net.clone(),
-        consensus: consensus.clone(),
-        roles: roles.clone(),
-        gate,
-        control,
-        health: health.clone(),
-        doing: doing.subscribe(),
-    };
-    let maker = ViewMaker {
-        own: own.clone(),
-        config: known.config.clone(),
-        reports: reports.subscribe(),
-        inputs: inputs.clone(),
-        recent,
-    };
-    tasks.spawn(maker.clone().run());
-
-    let membership = Membership::new(consensus.clone(), known_nodes(&known.config));
-    let joining = Joining {
-        node: known.config.node,
-        cluster: known.cluster,
-        incarnation: known.identity.incarnation,
-        config: known.config.clone(),
-        consensus: consensus.clone(),
-        membership: membership.clone(),
-        health,
-        forward: forward.clone(),
-    };
-    tasks.spawn(joining.run());
-    let admin = AdminService {
-        node: known.config.node,
-        cluster: known.cluster,
+    let mut wiring = Wiring {
+        known,
         consensus,
         roles: roles.clone(),
-        membership,
-        own_report: Arc::new(move || own.report()),
         inputs,
-        forward,
-        addresses: addresses(&known.config),
+        forward: forward(known),
+        recent: Recent::new(known.wall_clock.clone()),
+        feed_metrics: Arc::default(),
+        tasks: JoinSet::new(),
+        registry,
     };
-    let router = crate::http::router(Arc::new(maker), Arc::new(registry));
-    tasks.spawn(crate::http::serve(listeners.http, router));
-    let incoming = secure(listeners.grpc.incoming, known.tls);
-    let grpc = tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(KEEP_ALIVE))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE))
-        .add_service(raft_service)
-        .add_service(AdminServer::new(admin))
-        .serve_with_incoming(incoming);
-    tasks.spawn_on(
-        async move {
-            if let Err(error) = grpc.await {
-                tracing::error!(%error, "the gRPC server ended");
-            }
-        },
-        raft,
-    );
+    wiring.feed_metrics.register(&mut wiring.registry);
+    wiring
+        .tasks
+        .spawn(roles.clone().watch_lease(known.net.clone()));
+    let metrics = quorate_proxy::Metrics::new(&mut wiring.registry);
+    let gate = wiring.gate(metrics.clone(), listeners.gate);
+    wiring.proxy(metrics, (listeners.read_write, listeners.read_only));
+    // Only this machine reaches the one without certificates.
+    let own_feed = listeners
+        .own_feed
+        .as_ref()
+        .unwrap_or(&listeners.feed)
+        .local
+        .clone();
+    let feed_tls = listeners.own_feed.as_ref().and(known.tls.as_ref());
+    wiring.feed(listeners.feed, feed_tls);
+    if let Some(listener) = listeners.own_feed {
+        wiring.feed(listener, None);
+    }
+    let controlled = wiring.role_control(gate.clone(), own_feed, inputs_rx);
+    let stopped = controlled.stopped.clone();
+    let (maker, own) = wiring.status(gate, &controlled);
+    let admin = wiring.admin(own, controlled.health);
+    wiring.grpc(raft_service, admin, listeners.grpc, raft);
+    let router = crate::http::router(Arc::new(maker), Arc::new(wiring.registry));
+    let mut http = listeners.http;
+    if !http.local.is_local() {
+        http.incoming = Box::pin(secure(http.incoming, known.tls.clone()));
+    }
+    wiring.tasks.spawn(crate::http::serve(http, router));
     Wired {
         stopped,
         view: roles.view(),
-        tasks,
+        tasks: wiring.tasks,
+    }
+}
+
+impl<N: Net, H: Host> Wiring<'_, N, H> {
+    fn gate(&mut self, metrics: quorate_proxy::Metrics, listener: Listener) -> GateHandle {
+        let (members, own) = (self.consensus.clone(), self.known.config.node);
+        let is_member = move |node: NodeId| {
+            let view = members.view();
+            let view = view.borrow();
+            node == own || view.voters.contains(&node) || view.learners.contains(&node)
+        };
+        let parts = GateParts {
+            net: self.known.net.clone(),
+            role: self.roles.clone(),
+            tls: self.known.tls.clone(),
+            node: self.known.config.node,
+            is_member: Arc::new(is_member),
+            // Not its unix socket: there the server would let every client in as the socket's
+            // passwordless root, and take what a client without TLS sends for a secure login.
+            server: Endpoint::Tcp(format!("127.0.0.1:{}", self.known.config.mysqld.port)),
+            metrics,
+        };
+        let (gate, handle) = Gate::new(parts);
+        self.tasks.spawn(gate.run(listener));
+        handle
+    }
+
+    fn proxy(
+        &mut self,
+        metrics: quorate_proxy::Metrics,
+        (read_write, read_only): (Listener, Listener),
+    ) {
+        let config = self.known.config.clone();
+        let dialer = move |node: NodeId| match node == config.node {
+            true => Some(config.listen.gate.clone()),
+            false => config.peers.get(&node).map(|peer| peer.dial_gate().clone()),
+        };
+        let config = &self.known.config;
+        let parts = ProxyParts {
+            net: self.known.net.clone(),
+            role: self.roles.clone(),
+            dialer,
+            tls: self.known.tls.clone(),
+            node: config.node,
+            settings: ProxySettings {
+                wait_max: config.timing.connection_wait,
+                max_lag_transactions: config.read_only.max_lag_transactions,
+                read_only_falls_back: config.read_only.fall_back_to_primary,
+            },
+            metrics,
+        };
+        let (proxy, _) = Proxy::new(parts);
+        self.tasks.spawn(proxy.run(read_write, read_only));
+    }
+
+    fn feed(&mut self, listener: Listener, tls: Option<&Tls>) {
+        let metrics = self.feed_metrics.clone();
+        let (server_uuid, server_id) = stable_identity(self.known.cluster);
+        let password = self.known.secrets.feed.clone();
+        let wall_clock = self.known.wall_clock.clone();
+        let options = FeedOptions {
+            server_version: self.known.server_version.clone(),
+            server_uuid,
+            server_id,
+            tls: tls.map(Tls::server_config),
+            accounts: Arc::new(move |user: &str| (user == FEED_USER).then(|| password.clone())),
+            unix_seconds: Arc::new(move || wall_clock() / 1000),
+            seed: self.known.random.peek(),
+        };
+        let feed = Feed::new(Log::new(self.consensus.clone()), options, metrics);
+        self.tasks.spawn(feed.run(listener));
+    }
+
+    fn role_control(
+        &mut self,
+        gate: GateHandle,
+        own_feed: Endpoint,
+        inputs_rx: mpsc::Receiver<Input>,
+    ) -> Controlled {
+        let known = self.known;
+        let metrics = Arc::new(CaptureMetrics::default());
+        metrics.register(&mut self.registry);
+        let server = server_state(known);
+        let running = server.running.subscribe();
+        let timing = Timing {
+            lease: known.config.timing.election_max,
+            ..Timing::default()
+        };
+        let machine = Machine::new(known.config.node, timing, false);
+        let (control_tx, control) = watch::channel(Control::of(&machine, false));
+        let (health_tx, health) = watch::channel(Health::default());
+        let doing = watch::Sender::new(String::new());
+        let driver = Driver {
+            machine,
+            jobs: Arc::new(self.jobs(server.state, &own_feed, metrics, doing.clone())),
+            net: known.net.clone(),
+            consensus: self.consensus.clone(),
+            roles: self.roles.clone(),
+            gate,
+            inputs: self.inputs.clone(),
+            control: control_tx,
+            recent: self.recent.clone(),
+            job: None,
+        };
+        let (stopped_tx, stopped) = watch::channel(false);
+        self.tasks.spawn(async move {
+            driver.run(inputs_rx).await;
+            stopped_tx.send_replace(true);
+        });
+        let watcher = Arc::new(Watcher {
+            net: known.net.clone(),
+            logins: server.logins,
+            running,
+            control: control.clone(),
+            consensus: self.consensus.clone(),
+            inputs: self.inputs.clone(),
+            health: health_tx,
+            probe_interval: known.config.timing.probe_interval,
+            probe_timeout: known.config.timing.probe_timeout,
+            disk_probe: known.disk_probe.clone(),
+        });
+        self.tasks.spawn(watcher.clone().probe());
+        self.tasks.spawn(watcher.clone().probe_disk());
+        self.tasks.spawn(watcher.follow());
+        Controlled {
+            control,
+            health,
+            doing: doing.subscribe(),
+            stopped,
+        }
+    }
+
+    fn jobs(
+        &self,
+        server: Arc<Mutex<ServerState<H>>>,
+        own_feed: &Endpoint,
+        capture_metrics: Arc<CaptureMetrics>,
+        doing: watch::Sender<String>,
+    ) -> JobContext<N, H> {
+        let known = self.known;
+        let (cluster_uuid, cluster_server_id) = stable_identity(known.cluster);
+        // Capture is another replica than the feed is a source: one byte apart.
+        let mut capture_uuid = cluster_uuid;
+        capture_uuid.0[15] ^= 0x80 | known.config.node.0 as u8;
+        JobContext {
+            net: known.net.clone(),
+            consensus: self.consensus.clone(),
+            server,
+            node: known.config.node,
+            incarnation: known.identity.incarnation,
+            start_counter: known.identity.start_counter,
+            cluster: known.cluster,
+            feed: ReplicationSource {
+                host: "127.0.0.1".to_owned(),
+                port: own_feed.port().unwrap_or_default(),
+                user: FEED_USER.to_owned(),
+                password: known.secrets.feed.clone(),
+            },
+            capture_server_id: cluster_server_id ^ (known.config.node.0 as u32) << 1,
+            capture_uuid: Uuid(capture_uuid.0),
+            capture_metrics,
+            demote_bound: known.config.timing.demote_bound,
+            drain_bound: known.config.timing.switchover_drain,
+            inputs: self.inputs.clone(),
+            doing,
+        }
+    }
+
+    fn status(&mut self, gate: GateHandle, controlled: &Controlled) -> (ViewMaker<N>, OwnView<N>) {
+        let known = self.known;
+        let reports: Arc<watch::Sender<Reports>> = Arc::default();
+        for node in known.config.peers.keys() {
+            if let Some(client) = (self.forward)(*node) {
+                self.tasks.spawn(ask_peer(*node, client, reports.clone()));
+            }
+        }
+        let own = OwnView {
+            node: known.config.node,
+            cluster: known.cluster,
+            incarnation: known.identity.incarnation,
+            gate_address: known.config.listen.gate.to_string(),
+            mysql_address: format!("127.0.0.1:{}", known.config.mysqld.port),
+            net: known.net.clone(),
+            consensus: self.consensus.clone(),
+            roles: self.roles.clone(),
+            gate,
+            control: controlled.control.clone(),
+            health: controlled.health.clone(),
+            doing: controlled.doing.clone(),
+        };
+        let maker = ViewMaker {
+            own: own.clone(),
+            config: known.config.clone(),
+            reports: reports.subscribe(),
+            inputs: self.inputs.clone(),
+            recent: self.recent.clone(),
+        };
+        self.tasks.spawn(maker.clone().run());
+        (maker, own)
+    }
+
+    fn admin(&mut self, own: OwnView<N>, health: watch::Receiver<Health>) -> AdminService {
+        let known = self.known;
+        let membership = Membership::new(self.consensus.clone(), known_nodes(&known.config));
+        let joining = Joining {
+            node: known.config.node,
+            cluster: known.cluster,
+            incarnation: known.identity.incarnation,
+            config: known.config.clone(),
+            consensus: self.consensus.clone(),
+            membership: membership.clone(),
+            health,
+            forward: self.forward.clone(),
+        };
+        self.tasks.spawn(joining.run());
+        AdminService {
+            node: known.config.node,
+            cluster: known.cluster,
+            consensus: self.consensus.clone(),
+            roles: self.roles.clone(),
+            membership,
+            own_report: Arc::new(move || own.report()),
+            inputs: self.inputs.clone(),
+            forward: self.forward.clone(),
+            addresses: addresses(&known.config),
+        }
+    }
+
+    fn grpc(
+        &mut self,
+        raft_service: RaftService,
+        admin: AdminService,
+        listener: Listener,
+        raft: &tokio::runtime::Handle,
+    ) {
+        let incoming = secure(listener.incoming, self.known.tls.clone());
+        let serve = tonic::transport::Server::builder()
+            .http2_keepalive_interval(Some(KEEP_ALIVE))
+            .http2_keepalive_timeout(Some(KEEP_ALIVE))
+            .add_service(raft_service)
+            .add_service(AdminServer::new(admin))
+            .serve_with_incoming(incoming);
+        let serve = async move {
+            if let Err(error) = serve.await {
+                tracing::error!(%error, "the gRPC server ended");
+            }
+        };
+        self.tasks.spawn_on(serve, raft);
     }
 }
 
@@ -271,123 +431,6 @@ fn server_state<N: Net, H: Host>(known: &Known<N, H>) -> ServerParts<H> {
         running,
         logins,
     }
-}
-
-fn job_context<N: Net, H: Host>(
-    known: &Known<N, H>,
-    consensus: &Consensus,
-    server: Arc<Mutex<ServerState<H>>>,
-    capture_metrics: Arc<CaptureMetrics>,
-    inputs: mpsc::Sender<Input>,
-    doing: watch::Sender<String>,
-) -> JobContext<N, H> {
-    let (cluster_uuid, cluster_server_id) = stable_identity(known.cluster);
-    // Capture is another replica than the feed is a source: one byte apart.
-    let mut capture_uuid = cluster_uuid;
-    capture_uuid.0[15] ^= 0x80 | known.config.node.0 as u8;
-    let port = known.config.listen.feed.port().unwrap_or_default();
-    JobContext {
-        net: known.net.clone(),
-        consensus: consensus.clone(),
-        server,
-        node: known.config.node,
-        incarnation: known.identity.incarnation,
-        start_counter: known.identity.start_counter,
-        cluster: known.cluster,
-        feed: ReplicationSource {
-            host: "127.0.0.1".to_owned(),
-            port,
-            user: FEED_USER.to_owned(),
-            password: known.secrets.feed.clone(),
-        },
-        capture_server_id: cluster_server_id ^ (known.config.node.0 as u32) << 1,
-        capture_uuid: Uuid(capture_uuid.0),
-        capture_metrics,
-        demote_bound: known.config.timing.demote_bound,
-        drain_bound: known.config.timing.switchover_drain,
-        inputs,
-        doing,
-    }
-}
-
-fn spawn_gate<N: Net, H: Host>(
-    tasks: &mut JoinSet<()>,
-    known: &Known<N, H>,
-    consensus: &Consensus,
-    roles: &Roles,
-    metrics: quorate_proxy::Metrics,
-    listener: quorate_net::Listener,
-) -> GateHandle {
-    let (members, own) = (consensus.clone(), known.config.node);
-    let is_member = move |node: NodeId| {
-        let view = members.view();
-        let view = view.borrow();
-        node == own || view.voters.contains(&node) || view.learners.contains(&node)
-    };
-    let parts = GateParts {
-        net: known.net.clone(),
-        role: roles.clone(),
-        tls: known.tls.clone(),
-        node: known.config.node,
-        is_member: Arc::new(is_member),
-        server: Endpoint::Unix(known.config.mysqld.socket.clone()),
-        metrics,
-    };
-    let (gate, handle) = Gate::new(parts);
-    tasks.spawn(gate.run(listener));
-    handle
-}
-
-fn spawn_proxy<N: Net, H: Host>(
-    tasks: &mut JoinSet<()>,
-    known: &Known<N, H>,
-    roles: &Roles,
-    metrics: quorate_proxy::Metrics,
-    (read_write, read_only): (quorate_net::Listener, quorate_net::Listener),
-) {
-    let config = known.config.clone();
-    let dialer = move |node: NodeId| match node == config.node {
-        true => Some(config.listen.gate.clone()),
-        false => config.peers.get(&node).map(|peer| peer.dial_gate().clone()),
-    };
-    let parts = ProxyParts {
-        net: known.net.clone(),
-        role: roles.clone(),
-        dialer,
-        tls: known.tls.clone(),
-        node: known.config.node,
-        settings: ProxySettings {
-            wait_max: known.config.timing.connection_wait,
-            max_lag_transactions: known.config.read_only.max_lag_transactions,
-            read_only_falls_back: known.config.read_only.fall_back_to_primary,
-        },
-        metrics,
-    };
-    let (proxy, _) = Proxy::new(parts);
-    tasks.spawn(proxy.run(read_write, read_only));
-}
-
-fn spawn_feed<N: Net, H: Host>(
-    tasks: &mut JoinSet<()>,
-    known: &Known<N, H>,
-    consensus: &Consensus,
-    metrics: Arc<FeedMetrics>,
-    listener: quorate_net::Listener,
-) {
-    let (server_uuid, server_id) = stable_identity(known.cluster);
-    let password = known.secrets.feed.clone();
-    let wall_clock = known.wall_clock.clone();
-    let options = FeedOptions {
-        server_version: known.server_version.clone(),
-        server_uuid,
-        server_id,
-        tls: None,
-        accounts: Arc::new(move |user: &str| (user == FEED_USER).then(|| password.clone())),
-        unix_seconds: Arc::new(move || wall_clock() / 1000),
-        seed: known.random.peek(),
-    };
-    let feed = Feed::new(Log::new(consensus.clone()), options, metrics);
-    tasks.spawn(feed.run(listener));
 }
 
 fn forward<N: Net, H: Host>(known: &Known<N, H>) -> Forward {

@@ -165,14 +165,14 @@ impl<N: Net, H: Host> JobContext<N, H> {
     fn watch_capture(&self, capture: &Capture, epoch: Epoch) {
         let (mut ended, inputs) = (capture.ended(), self.inputs.clone());
         tokio::spawn(async move {
-            let why = ended
-                .wait_for(Option::is_some)
-                .await
-                .ok()
-                .and_then(|ended| ended.clone());
-            // Dropped by a job: the job knows.
-            let Some(why) = why else { return };
-            tracing::warn!(%epoch, "capture ended: {why}");
+            match ended.wait_for(Option::is_some).await {
+                Ok(why) => {
+                    let why = why.as_ref().map(ToString::to_string).unwrap_or_default();
+                    tracing::warn!(%epoch, "capture ended: {why}");
+                }
+                // Dropped by a job, which ends the epoch itself; or it died, which nobody else tells.
+                Err(_) => tracing::debug!(%epoch, "capture is gone"),
+            }
             let _ = inputs.send(Input::CaptureStopped { epoch }).await;
         });
     }

@@ -1,0 +1,120 @@
+//! Story 3: whatever kills or stops a primary, another takes over with every acknowledged row, no
+//! row that anybody ever saw vanishes, and the old node comes back without an operator.
+
+use std::time::Duration;
+
+use quorate_tests::{
+    Cluster, Options, Reader, Signal, Sql, Writer, assert_rows_survived, assert_servers_equal,
+    wait_for, written_rows,
+};
+use quorate_types::NodeId;
+use tokio::time::Instant;
+
+const CLIENTS: u64 = 6;
+/// The bound for a new commit after the kill; its goal is a third of it.
+const FAILOVER_MAX: Duration = Duration::from_secs(3);
+
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    KillSidecar,
+    KillMysqld,
+    KillBoth,
+    StopSidecar,
+    StopMysqld,
+}
+
+const FAULTS: [Fault; 5] = [
+    Fault::KillSidecar,
+    Fault::KillMysqld,
+    Fault::KillBoth,
+    Fault::StopSidecar,
+    Fault::StopMysqld,
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_primary_is_replaced_and_returns() {
+    let program = env!("CARGO_BIN_EXE_quorate-under-test");
+    let mut cluster = Cluster::start("killed-primary", program, Options::default()).await;
+    let read_write = cluster.read_write_ports();
+    let mut sql = Sql::port(read_write[0]).await.expect("a session");
+    sql.run(Writer::TABLE).await.expect("make the table");
+    let ports = [read_write.clone(), cluster.read_only_ports()].concat();
+    let reader = Reader::start(&ports, &cluster.sockets());
+    let writer = Writer::start(read_write, CLIENTS);
+
+    for fault in FAULTS {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let old = cluster.wait_for_primary(Duration::from_secs(10)).await;
+        let stopped = cluster.node(old).mysqld_pid();
+        let acknowledged = writer.so_far().acknowledged;
+        let moment = Instant::now();
+        strike(&mut cluster, old, fault);
+
+        let mut first = None;
+        wait_for(Duration::from_secs(30), async || {
+            first = writer.so_far().first_after(moment);
+            first.is_some()
+        })
+        .await;
+        let first = first.unwrap_or_else(|| panic!("{fault:?}: no new commit in 30 s"));
+        println!("{fault:?} of node {old}: first new commit after {first:?}");
+        assert!(first < FAILOVER_MAX, "{fault:?}: {first:?}");
+        let new = cluster.wait_for_primary(Duration::from_secs(5)).await;
+        assert_ne!(new, old, "{fault:?}: a commit elsewhere");
+        let mut sql = Sql::socket(&cluster.node(new).socket())
+            .await
+            .expect("the new primary");
+        let rows = written_rows(&mut sql)
+            .await
+            .expect("the new primary's rows");
+        let lost: Vec<_> = acknowledged.difference(&rows).collect();
+        assert!(lost.is_empty(), "{fault:?}: lost at failover: {lost:?}");
+
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let moment = Instant::now();
+        relieve(&mut cluster, old, fault, stopped);
+        cluster.wait_until_whole(Duration::from_secs(60)).await;
+        println!(
+            "{fault:?}: node {old} was back after {:?}",
+            moment.elapsed()
+        );
+    }
+
+    let outcomes = writer.finish().await;
+    let seen = reader.finish().await;
+    assert_servers_equal(&cluster.sockets(), Duration::from_secs(30)).await;
+    assert_rows_survived(&cluster.sockets(), &outcomes, &seen).await;
+    assert!(seen.len() > 100, "the readers saw the load");
+    cluster.stop().await;
+}
+
+fn strike(cluster: &mut Cluster, node: NodeId, fault: Fault) {
+    let node = cluster.node_mut(node);
+    match fault {
+        Fault::KillSidecar => node.kill(),
+        Fault::KillMysqld => node.signal_mysqld(Signal::KILL),
+        Fault::KillBoth => {
+            node.signal(Signal::KILL);
+            node.signal_mysqld(Signal::KILL);
+            node.kill();
+        }
+        Fault::StopSidecar => node.signal(Signal::STOP),
+        Fault::StopMysqld => node.signal_mysqld(Signal::STOP),
+    }
+}
+
+/// Starts or continues what the fault ended; the rest is the node's own work.
+fn relieve(cluster: &mut Cluster, node: NodeId, fault: Fault, stopped: Option<u32>) {
+    let node = cluster.node_mut(node);
+    match fault {
+        Fault::KillSidecar | Fault::KillBoth => node.start(false),
+        Fault::KillMysqld => {}
+        Fault::StopSidecar => node.signal(Signal::CONT),
+        // The sidecar may have killed it and started another by now.
+        Fault::StopMysqld => {
+            if node.mysqld_pid() == stopped && stopped.is_some() {
+                node.signal_mysqld(Signal::CONT);
+            }
+        }
+    }
+}
