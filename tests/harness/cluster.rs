@@ -95,6 +95,18 @@ impl Cluster {
         }
     }
 
+    /// Logs `app` in to every server once. Its password is in their memory then, as sysbench's
+    /// client library needs it: without TLS that can log in only so.
+    ///
+    /// # Panics
+    /// If a server does not take the login.
+    pub async fn remember_app(&self) {
+        for node in self.nodes.values() {
+            let session = Sql::port(node.ports.mysql).await;
+            session.expect("a session on the server's own port");
+        }
+    }
+
     /// Waits until one node is primary and all others are healthy replicas that lag by nothing.
     ///
     /// # Panics

@@ -13,6 +13,8 @@ mod node_process;
 mod ports;
 mod relay;
 mod sql;
+mod sysbench;
+mod tools;
 mod writer;
 
 pub use audit::{assert_rows_survived, written_rows};
@@ -22,4 +24,6 @@ pub use node_process::{NodeProcess, Signal};
 pub use ports::free_ports;
 pub use relay::{Flow, Links, Relay};
 pub use sql::{Sql, SqlError};
+pub use sysbench::{Running, Sysbench, SysbenchReport};
+pub use tools::{mysql, python_mysql_replication};
 pub use writer::{Outcomes, Reader, Writer};

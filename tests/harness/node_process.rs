@@ -162,6 +162,15 @@ impl NodeProcess {
         }
     }
 
+    /// The value of a metric without labels, if the sidecar answers and has it.
+    pub async fn metric(&self, name: &str) -> Option<f64> {
+        let text = crate::cluster::http_get(self.ports.http, "/metrics").await?;
+        text.lines()
+            .filter_map(|line| line.split_once(' '))
+            .find(|(found, _)| *found == name)
+            .and_then(|(_, value)| value.trim().parse().ok())
+    }
+
     /// Whether the folder belongs to this node: guards whatever deletes below it.
     #[must_use]
     pub fn owns(&self, path: &Path) -> bool {
