@@ -19,6 +19,8 @@ pub struct Options {
     /// Further lines for every node's configuration, as whole TOML tables.
     pub config: String,
     pub buffer_pool: String,
+    /// Whether the nodes have certificates, made by the program under test, in `certs/`.
+    pub certs: bool,
 }
 
 impl Default for Options {
@@ -27,6 +29,7 @@ impl Default for Options {
             nodes: 3,
             config: String::new(),
             buffer_pool: "64M".to_owned(),
+            certs: false,
         }
     }
 }
@@ -292,11 +295,7 @@ async fn lay_out(
             relays.insert((*from, *to), vec![grpc, gate]);
         }
     }
-    let secrets = dir.join("secrets.toml");
-    quorate_node::config::Secrets::generate()
-        .expect("draw secrets")
-        .save(&secrets)
-        .expect("write secrets");
+    let secrets = secrets(dir, program, options);
     let mut nodes = BTreeMap::new();
     for id in &ids {
         let node_dir = dir.join(format!("n{id}"));
@@ -309,6 +308,26 @@ async fn lay_out(
         );
     }
     (nodes, Links::new(relays))
+}
+
+/// The file with the accounts' passwords; with certificates beside it, if the story wants them.
+fn secrets(dir: &Path, program: &str, options: &Options) -> PathBuf {
+    if !options.certs {
+        let secrets = dir.join("secrets.toml");
+        let drawn = quorate_node::config::Secrets::generate().expect("draw secrets");
+        drawn.save(&secrets).expect("write secrets");
+        return secrets;
+    }
+    let hosts = vec!["127.0.0.1"; options.nodes as usize].join(",");
+    let made = std::process::Command::new(program)
+        .arg("certs")
+        .arg("--out")
+        .arg(dir.join("certs"))
+        .args(["--nodes", &hosts])
+        .status()
+        .expect("run the program under test");
+    assert!(made.success(), "certs: {made}");
+    dir.join("certs/secrets.toml")
 }
 
 fn config(
@@ -346,6 +365,18 @@ fn config(
             theirs.gate,
             grpc.port(),
             gate.port(),
+        )
+        .expect("a string takes everything");
+    }
+    if options.certs {
+        let certs = secrets.parent().expect("secrets are in a folder");
+        let file = |name: &str| certs.join(name);
+        write!(
+            text,
+            "\n[tls]\nca = {:?}\ncert = {:?}\nkey = {:?}\n",
+            file("ca.pem"),
+            file(&format!("node-{id}.pem")),
+            file(&format!("node-{id}-key.pem")),
         )
         .expect("a string takes everything");
     }
