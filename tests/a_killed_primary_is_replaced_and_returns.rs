@@ -14,6 +14,19 @@ const CLIENTS: u64 = 6;
 /// The bound for a new commit after the kill; its goal is a third of it.
 const FAILOVER_MAX: Duration = Duration::from_secs(3);
 
+/// What the faults of this story make the sidecars say.
+const EXPECTED: &[&str] = &[
+    // The healthy node took over before the order arrived.
+    "leadership could not be given away",
+    "cut what was never acknowledged off the binlog",
+    "capture ended: the primary's dump ended",
+    "mysqld exited",
+    "mysqld does not answer",
+    "the mysqld that runs is no replica that takes no writes: it will be killed",
+    // A demotion that began before it was known that the server is gone.
+    "bound the wait for locks",
+];
+
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     KillSidecar,
@@ -85,6 +98,7 @@ async fn a_killed_primary_is_replaced_and_returns() {
     assert_servers_equal(&cluster.sockets(), Duration::from_secs(30)).await;
     assert_rows_survived(&cluster.sockets(), &outcomes, &seen).await;
     assert!(seen.len() > 100, "the readers saw the load");
+    assert_eq!(cluster.unexpected_log_lines(EXPECTED), [] as [String; 0]);
     cluster.stop().await;
 }
 

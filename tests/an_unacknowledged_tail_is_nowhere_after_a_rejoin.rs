@@ -14,6 +14,12 @@ use tokio::task::JoinHandle;
 const ROW: &str = "a row that nobody accepted";
 const TABLE: &str = "a_table_that_nobody_accepted";
 
+/// What the faults of this story make the sidecars say.
+const EXPECTED: &[&str] = &[
+    "leadership could not be given away",
+    "cut what was never acknowledged off the binlog",
+];
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unacknowledged_tail_is_nowhere_after_a_rejoin() {
     let program = env!("CARGO_BIN_EXE_quorate-under-test");
@@ -89,6 +95,7 @@ async fn an_unacknowledged_tail_is_nowhere_after_a_rejoin() {
             socket.display()
         );
     }
+    assert_eq!(cluster.unexpected_log_lines(EXPECTED), [] as [String; 0]);
     cluster.stop().await;
 
     // The same folder, had nobody cut it.

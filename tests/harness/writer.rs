@@ -42,6 +42,11 @@ impl Outcomes {
     }
 }
 
+/// More than a client writes in any story, so that a reader can ask for each one's new rows.
+const IDS_PER_CLIENT: u64 = 1_000_000;
+/// How far a reader looks back: a row whose client was left without an answer may come late.
+const LOOK_BACK_IDS: u64 = 20;
+
 /// Clients that insert rows with known ids, one after the other each, and reconnect when they must.
 pub struct Writer {
     outcomes: Arc<Mutex<Outcomes>>,
@@ -54,7 +59,7 @@ impl Writer {
         "CREATE TABLE IF NOT EXISTS app.written (id BIGINT UNSIGNED PRIMARY KEY, note VARCHAR(64))";
 
     /// `clients` writers; the n-th begins at the n-th of `ports` and goes on to the next after an
-    /// error. Ids of client n are n, n + clients, …, so no two are equal.
+    /// error. Each counts up from an id of its own, so no two are equal.
     #[must_use]
     pub fn start(ports: Vec<u16>, clients: u64) -> Self {
         let outcomes = Arc::new(Mutex::new(Outcomes::default()));
@@ -63,7 +68,7 @@ impl Writer {
             .map(|client| {
                 let (ports, outcomes, stopped) = (ports.clone(), outcomes.clone(), stopped.clone());
                 tokio::spawn(async move {
-                    let ids = (client..).step_by(clients as usize);
+                    let ids = client * IDS_PER_CLIENT..(client + 1) * IDS_PER_CLIENT;
                     write(ports, client as usize, ids, &outcomes, &stopped).await;
                 })
             })
@@ -204,8 +209,8 @@ async fn read(
     stopped: tokio::sync::watch::Receiver<bool>,
 ) {
     let mut session: Option<Sql> = None;
-    // Only rows that came since the last look: ids of several clients interleave, so look back.
-    let mut highest = 0u64;
+    // Each client's highest id: only rows that came since the last look are asked for.
+    let mut highest: Vec<u64> = Vec::new();
     while !*stopped.borrow() {
         let mut sql = match session.take() {
             Some(sql) => sql,
@@ -221,14 +226,17 @@ async fn read(
                 sql
             }
         };
-        let select = format!(
-            "SELECT id FROM app.written WHERE id >= {}",
-            highest.saturating_sub(500)
-        );
+        let select = new_rows(&highest);
         let answer = tokio::time::timeout(Duration::from_secs(5), sql.rows(&select)).await;
         if let Ok(Ok(rows)) = answer {
             let ids: Vec<u64> = rows.iter().filter_map(|row| row[0].parse().ok()).collect();
-            highest = ids.iter().copied().fold(highest, u64::max);
+            for id in &ids {
+                let client = (id / IDS_PER_CLIENT) as usize;
+                if highest.len() <= client {
+                    highest.resize(client + 1, 0);
+                }
+                highest[client] = highest[client].max(*id);
+            }
             seen.lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .extend(ids);
@@ -236,4 +244,18 @@ async fn read(
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Asks for the new rows of every client that is known, and for all of the others'.
+fn new_rows(highest: &[u64]) -> String {
+    use std::fmt::Write as _;
+    let unknown = highest.len() as u64 * IDS_PER_CLIENT;
+    let mut select = format!("SELECT id FROM app.written WHERE id >= {unknown}");
+    for (client, highest) in (0u64..).zip(highest) {
+        let first = client * IDS_PER_CLIENT;
+        let from = first.max(highest.saturating_sub(LOOK_BACK_IDS));
+        let end = first + IDS_PER_CLIENT;
+        write!(select, " OR id >= {from} AND id < {end}").expect("a string takes everything");
+    }
+    select
 }
