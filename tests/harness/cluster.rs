@@ -109,8 +109,10 @@ impl Cluster {
     /// If a server does not take the login.
     pub async fn remember_app(&self) {
         for node in self.nodes.values() {
-            let session = Sql::port(node.ports.mysql).await;
-            session.expect("a session on the server's own port");
+            // A replica has the account a little later.
+            let bound = Duration::from_secs(20);
+            let took = wait_for(bound, async || Sql::port(node.ports.mysql).await.is_ok()).await;
+            assert!(took, "node {}'s server does not take app's login", node.id);
         }
     }
 
