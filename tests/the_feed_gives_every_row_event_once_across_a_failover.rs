@@ -72,7 +72,7 @@ async fn both_consumers_see_what_a_server_has_in_its_own_binlog() {
     cluster.node_mut(primary).kill();
     let before = writer.so_far().acknowledged.len();
     assert!(
-        wait_for(Duration::from_secs(10), async || {
+        wait_for(Duration::from_secs(20), async || {
             writer.so_far().acknowledged.len() > before + 200
         })
         .await,
@@ -82,7 +82,9 @@ async fn both_consumers_see_what_a_server_has_in_its_own_binlog() {
     let outcomes = writer.finish().await;
     stop.send_replace(true);
     changer.await.expect("the changer does not panic");
-    let mut sql = Sql::port(ports[0]).await.expect("a session");
+    let mut sql = Sql::port(cluster.node(others[0]).ports.read_write)
+        .await
+        .expect("a session");
     let end = format!("INSERT INTO app.written VALUES ({END}, 'end')");
     sql.run(&end).await.expect("write the last row");
     cluster.wait_until_whole(Duration::from_secs(60)).await;

@@ -22,7 +22,7 @@ async fn rows_of(socket: &Path) -> BTreeSet<u64> {
 /// the rows whose fate nobody was told.
 ///
 /// # Panics
-/// If a server lacks a row that was acknowledged or seen, or has one that was refused.
+/// If a server lacks a row that was acknowledged or seen, or has one that was refused or never sent.
 pub async fn assert_rows_survived(sockets: &[PathBuf], outcomes: &Outcomes, seen: &BTreeSet<u64>) {
     for socket in sockets {
         let rows = rows_of(socket).await;
@@ -42,6 +42,13 @@ pub async fn assert_rows_survived(sockets: &[PathBuf], outcomes: &Outcomes, seen
         assert!(
             refused.is_empty(),
             "{} holds rows that were refused: {refused:?}",
+            socket.display()
+        );
+        let sent = |id: &u64| outcomes.acknowledged.contains(id) || outcomes.unknown.contains(id);
+        let foreign: Vec<_> = rows.iter().filter(|id| !sent(id)).collect();
+        assert!(
+            foreign.is_empty(),
+            "{} holds rows that nobody sent: {foreign:?}",
             socket.display()
         );
     }

@@ -1,4 +1,3 @@
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -6,7 +5,6 @@ use quorate_types::GtidSet;
 
 use crate::cluster::wait_for;
 use crate::sql::{Sql, SqlError};
-use crate::writer::Outcomes;
 
 /// What a server holds: its executed set, and the checksum of every table of applications.
 ///
@@ -43,26 +41,4 @@ pub async fn assert_servers_equal(sockets: &[PathBuf], bound: Duration) {
     })
     .await;
     assert!(equal, "servers differ after {bound:?}:\n{last:#?}");
-}
-
-/// Every row whose writer was told OK is on the server, none whose writer was told an error, and
-/// none that nobody wrote. Returns the rows whose writers were told nothing and that are there.
-///
-/// # Panics
-/// If that is not so, with the ids.
-pub async fn assert_outcomes_hold(socket: &Path, outcomes: &Outcomes) -> BTreeSet<u64> {
-    let mut sql = Sql::socket(socket).await.expect("root on the socket");
-    let rows = sql.rows("SELECT id FROM app.written").await;
-    let ids = rows.expect("read all rows").into_iter();
-    let there: BTreeSet<u64> = ids
-        .map(|row| row[0].parse().expect("ids are numbers"))
-        .collect();
-    let lost: Vec<_> = outcomes.acknowledged.difference(&there).collect();
-    assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
-    let refused: Vec<_> = outcomes.refused.intersection(&there).collect();
-    assert!(refused.is_empty(), "refused and there: {refused:?}");
-    let told_nothing: BTreeSet<u64> = there.difference(&outcomes.acknowledged).copied().collect();
-    let foreign: Vec<_> = told_nothing.difference(&outcomes.unknown).collect();
-    assert!(foreign.is_empty(), "written by nobody: {foreign:?}");
-    told_nothing
 }

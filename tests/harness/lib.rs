@@ -19,7 +19,7 @@ mod writer;
 
 pub use audit::{assert_rows_survived, written_rows};
 pub use cluster::{Cluster, Options, wait_for};
-pub use equality::{assert_outcomes_hold, assert_servers_equal, fingerprint};
+pub use equality::{assert_servers_equal, fingerprint};
 pub use node_process::{NodeProcess, Signal};
 pub use ports::free_ports;
 pub use relay::{Flow, Links, Relay};

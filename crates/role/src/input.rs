@@ -12,6 +12,9 @@ pub struct Timing {
     pub lease: Duration,
     /// The least time between two transfers of leadership that nobody asked for.
     pub transfer_interval: Duration,
+    /// The same for a leader whose server is down or being mended: it cannot serve, so leadership
+    /// goes to a healthy server soon, also when it came back within the longer interval.
+    pub serverless_transfer_interval: Duration,
     /// How long to wait before a repair that failed is tried again.
     pub repair_retry: Duration,
     /// How long a promotion may make no progress before a nearer node is looked for.
@@ -27,6 +30,7 @@ impl Default for Timing {
         Self {
             lease: Duration::from_millis(300),
             transfer_interval: Duration::from_secs(10),
+            serverless_transfer_interval: Duration::from_millis(500),
             repair_retry: Duration::from_secs(1),
             promotion_stall: Duration::from_secs(2),
             proposal_retry: Duration::from_millis(20),

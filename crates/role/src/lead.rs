@@ -138,9 +138,15 @@ impl Machine {
             }
             return;
         };
-        let too_soon = self
-            .last_transfer_at
-            .is_some_and(|at| now < at + self.timing.transfer_interval);
+        // A server that lags gets nearer by itself while leadership stays: moving it around gains
+        // nothing. One that is down may take long, and whoever is healthy serves at once.
+        let interval = match self.phase {
+            Phase::Repairing { .. } | Phase::MustClone { .. } => {
+                self.timing.serverless_transfer_interval
+            }
+            _ => self.timing.transfer_interval,
+        };
+        let too_soon = self.last_transfer_at.is_some_and(|at| now < at + interval);
         if too_soon && !ordered {
             return;
         }

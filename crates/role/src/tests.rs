@@ -180,6 +180,17 @@ fn a_dead_server_moves_leadership_at_once_and_is_repaired() {
 }
 
 #[test]
+fn leadership_that_comes_back_to_a_dead_server_is_given_away_again_soon() {
+    let (node, _) = Node::primary();
+    let mut node = node.with_candidate();
+    assert!(transfers(&node.step(Input::Server(ServerEvent::Exited))));
+    node.follow(4);
+    assert!(!transfers(&node.lead(5)), "not in a hot loop");
+    node.now += node.machine.timing.serverless_transfer_interval;
+    assert!(transfers(&node.step(Input::Tick)));
+}
+
+#[test]
 fn a_dead_server_without_a_candidate_ends_its_epoch_and_returns_by_way_of_a_repair() {
     let (mut node, _) = Node::primary();
     let effects = node.step(Input::Server(ServerEvent::Exited));
