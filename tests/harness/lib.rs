@@ -24,6 +24,6 @@ pub use node_process::{NodeProcess, Signal};
 pub use ports::free_ports;
 pub use relay::{Flow, Links, Relay};
 pub use sql::{Sql, SqlError};
-pub use sysbench::{Running, Sysbench, SysbenchReport};
+pub use sysbench::{GoneOn, Running, Sysbench, SysbenchReport};
 pub use tools::{mysql, python_mysql_replication};
 pub use writer::{Outcomes, Reader, Writer};

@@ -4,6 +4,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use quorate_mysqld::PackageTree;
+use tokio::time::Instant;
 
 use crate::tools;
 
@@ -156,23 +157,58 @@ impl Sysbench {
         assert!(fine, "sysbench prepare: {text}");
     }
 
-    /// Starts a run of so many seconds. With `goes_on`, a lost connection is made again and the
-    /// transaction begun anew.
+    /// Starts a run of so many seconds. It ends when a connection is lost.
     #[must_use]
-    pub fn run(&self, script: &str, length: Duration, goes_on: bool, log: &Path) -> Running {
-        let mut more = vec![
+    pub fn run(&self, script: &str, length: Duration, log: &Path) -> Running {
+        let more = [
             format!("--time={}", length.as_secs()),
             "--events=0".to_owned(),
             "--histogram=on".to_owned(),
             "--report-interval=1".to_owned(),
         ];
-        if goes_on {
-            more.push("--mysql-ignore-errors=all".to_owned());
-            // A prepared statement belongs to its connection.
-            more.push("--db-ps-mode=disable".to_owned());
-        }
         self.start(script, "run", &more, log)
     }
+
+    /// Runs until `length` is over, and starts sysbench again whenever it ends before.
+    ///
+    /// It has an option to go on by itself (`--mysql-ignore-errors=all`), but with the client
+    /// library that Debian gives it, it crashes when it connects again.
+    ///
+    /// # Panics
+    /// If a run neither ends nor fails.
+    pub async fn run_on(&self, script: &str, length: Duration, dir: &Path) -> GoneOn {
+        let deadline = Instant::now() + length;
+        let mut gone_on = GoneOn::default();
+        loop {
+            // A second would be rounded to none, which is without end.
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left < Duration::from_secs(1) {
+                return gone_on;
+            }
+            let log = dir.join(format!("sysbench-{}.log", gone_on.runs.len()));
+            let running = self.run(script, left, &log);
+            let (status, text) = running.finish(left + Duration::from_secs(30)).await;
+            gone_on.runs.push((status.success(), written(&text)));
+            if !status.success() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// The transactions of a run by what it said every second, since one that fails says no more.
+fn written(text: &str) -> f64 {
+    text.lines()
+        .filter_map(|line| line.split_once(" tps: "))
+        .filter_map(|(_, rest)| rest.split(' ').next()?.parse::<f64>().ok())
+        .sum()
+}
+
+/// The runs of a sysbench that was started again: whether each came to its end, and about how many
+/// transactions it made.
+#[derive(Clone, Debug, Default)]
+pub struct GoneOn {
+    pub runs: Vec<(bool, f64)>,
 }
 
 /// A sysbench that runs.

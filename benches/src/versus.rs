@@ -1,0 +1,125 @@
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Parser, ValueEnum};
+use quorate_tests::SysbenchReport;
+
+use crate::machine;
+use crate::system::System;
+use crate::table;
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum Peer {
+    /// A source and two replicas, `AFTER_SYNC`, one ACK.
+    Semisync,
+    /// Single-primary group replication of three.
+    Gr,
+    /// Three nodes, through the read-write port of the primary's node.
+    Quorate,
+}
+
+impl std::fmt::Display for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Semisync => "semisync",
+            Self::Gr => "gr",
+            Self::Quorate => "quorate",
+        })
+    }
+}
+
+/// Runs the same sysbench against each system, three fresh servers each, in alternating order, and
+/// prints throughput, latencies, and Quorate's ratio to each peer.
+#[derive(Debug, Parser)]
+struct Args {
+    #[arg(long, value_delimiter = ',', default_value = "semisync,gr,quorate")]
+    peers: Vec<Peer>,
+    #[arg(long, value_delimiter = ',', default_value = "1,8,32")]
+    threads: Vec<u32>,
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "oltp_insert,oltp_write_only"
+    )]
+    scripts: Vec<String>,
+    /// Length of each run.
+    #[arg(long, default_value_t = 15)]
+    seconds: u64,
+    /// How often each system is started fresh and measured. Fewer than three say little.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+}
+
+/// One run of sysbench.
+#[derive(Clone, Debug)]
+pub(crate) struct Run {
+    pub(crate) round: usize,
+    pub(crate) peer: Peer,
+    pub(crate) script: String,
+    pub(crate) threads: u32,
+    pub(crate) report: SysbenchReport,
+}
+
+/// The benchmark's `main`.
+#[must_use]
+pub fn versus() -> ExitCode {
+    let args = Args::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    let result = runtime
+        .context("start the runtime")
+        .and_then(|runtime| runtime.block_on(compare(&args)));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("versus: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn compare(args: &Args) -> anyhow::Result<()> {
+    println!("{}", machine::describe()?);
+    let mut runs = Vec::new();
+    let mut memory_kib = Vec::new();
+    for round in 0..args.rounds {
+        // Whoever is first has the cooler machine: let that be another one each time.
+        let mut order = args.peers.clone();
+        if !order.is_empty() {
+            let by = round % order.len();
+            order.rotate_left(by);
+        }
+        for peer in order {
+            println!("round {}: {peer} ({})", round + 1, machine::load());
+            let system = System::start(peer).await?;
+            for script in &args.scripts {
+                for threads in &args.threads {
+                    let length = Duration::from_secs(args.seconds);
+                    let report = system.measure(script, *threads, length).await;
+                    let run = Run {
+                        round,
+                        peer,
+                        script: script.clone(),
+                        threads: *threads,
+                        report,
+                    };
+                    println!("  {}", table::line(&run));
+                    runs.push(run);
+                }
+            }
+            memory_kib.extend(system.peak_memory_kib());
+            system.stop().await;
+        }
+    }
+    println!("\n{}", table::throughput(&runs));
+    println!("{}", table::ratios(&runs));
+    if let Some(peak) = memory_kib.iter().max() {
+        println!("peak memory of a sidecar: {} MiB (VmHWM)", peak >> 10);
+    }
+    println!("at the end: {}", machine::load());
+    Ok(())
+}
