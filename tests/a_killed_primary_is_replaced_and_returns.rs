@@ -26,6 +26,8 @@ const EXPECTED: &[&str] = &[
     "mysqld exited",
     "mysqld does not answer",
     "the mysqld that runs is no replica that takes no writes: it will be killed",
+    // A primary that was stopped has commits that nobody accepts: only a kill ends them.
+    "super_read_only=ON waits behind something",
     // A demotion that began before it was known that the server is gone.
     "bound the wait for locks",
 ];
@@ -94,6 +96,7 @@ async fn a_killed_primary_is_replaced_and_returns() {
             "{fault:?}: node {old} was back after {:?}",
             moment.elapsed()
         );
+        wait_until_caught_up(&cluster).await;
     }
 
     let outcomes = writer.finish().await;
