@@ -58,8 +58,9 @@ impl Writer {
     pub const TABLE: &str =
         "CREATE TABLE IF NOT EXISTS app.written (id BIGINT UNSIGNED PRIMARY KEY, note VARCHAR(64))";
 
-    /// `clients` writers; the n-th begins at the n-th of `ports` and goes on to the next after an
-    /// error. Each counts up from an id of its own, so no two are equal.
+    /// `clients` writers; the n-th uses the n-th of `ports`, and the next ones while that does not
+    /// take it: so a port that hangs holds up only its own clients. Each counts up from an id of
+    /// its own, so no two are equal.
     #[must_use]
     pub fn start(ports: Vec<u16>, clients: u64) -> Self {
         let outcomes = Arc::new(Mutex::new(Outcomes::default()));
@@ -106,7 +107,7 @@ impl Writer {
 
 async fn write(
     ports: Vec<u16>,
-    mut at: usize,
+    home: usize,
     ids: impl Iterator<Item = u64>,
     outcomes: &Mutex<Outcomes>,
     stopped: &tokio::sync::watch::Receiver<bool>,
@@ -115,6 +116,7 @@ async fn write(
         change(&mut outcomes.lock().unwrap_or_else(PoisonError::into_inner))
     };
     let mut session = None;
+    let mut at = home;
     for id in ids {
         let mut sql = loop {
             if *stopped.borrow() {
@@ -147,13 +149,13 @@ async fn write(
                 note(&|outcomes| {
                     outcomes.refused.insert(id);
                 });
-                at += 1;
+                at = home;
             }
             Err(SqlError::Unknown(_)) => {
                 note(&|outcomes| {
                     outcomes.unknown.insert(id);
                 });
-                at += 1;
+                at = home;
             }
         }
     }
