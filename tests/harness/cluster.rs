@@ -64,8 +64,9 @@ impl Cluster {
         let machine = machine_lock().await.expect("lock the machine");
         // A first run fetches MySQL and makes the seed: that is no part of how long nodes take.
         let installation = crate::tools::mysql().await;
-        let seed = quorate_mysqld::prepare_seed(&installation, &quorate_mysqld::default_cache());
-        seed.await.expect("a seed data folder");
+        let cache = quorate_mysqld::default_cache();
+        let seed = quorate_mysqld::prepare_seed(&installation, &cache).await;
+        seed.expect("a seed data folder");
         let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("../target/stories")
             .join(story);
