@@ -66,14 +66,7 @@ async fn the_sidecar_grows_by_less_than_100_mib_while_256_mib_wait() {
 
     cluster.links.heal();
     let healed = tokio::time::Instant::now();
-    let (mut accepted, mut ended) = (Vec::new(), 0);
-    for (id, session) in sessions.into_iter().enumerate() {
-        match session.await.expect("no session panics") {
-            Ok(()) => accepted.push(id),
-            Err(SqlError::Unknown(_)) => ended += 1,
-            Err(error @ SqlError::Server { .. }) => panic!("session {id}: {error}"),
-        }
-    }
+    let (accepted, ended) = outcomes(sessions).await;
     println!(
         "{} accepted, {ended} ended, {:?} after healing; VmHWM {} MiB",
         accepted.len(),
@@ -96,6 +89,19 @@ async fn the_sidecar_grows_by_less_than_100_mib_while_256_mib_wait() {
         );
     }
     cluster.stop().await;
+}
+
+/// Whose commit was answered OK, and how many ended without an answer.
+async fn outcomes(sessions: Vec<JoinHandle<Result<(), SqlError>>>) -> (Vec<usize>, usize) {
+    let (mut accepted, mut ended) = (Vec::new(), 0);
+    for (id, session) in sessions.into_iter().enumerate() {
+        match session.await.expect("no session panics") {
+            Ok(()) => accepted.push(id),
+            Err(SqlError::Unknown(_)) => ended += 1,
+            Err(error @ SqlError::Server { .. }) => panic!("session {id}: {error}"),
+        }
+    }
+    (accepted, ended)
 }
 
 /// Sessions that have inserted their row, and commit after the barrier.
