@@ -9,10 +9,10 @@ use std::time::Duration;
 use quorate_mysqld::Installation;
 use quorate_node::config::Secrets;
 use quorate_tests::{
-    Cluster, NodeProcess, Options, Signal, Sql, Writer, assert_servers_equal, mysql,
+    Cluster, NodeProcess, Options, Outcomes, Signal, Sql, Writer, assert_servers_equal, mysql,
     python_mysql_replication, wait_for,
 };
-use quorate_types::{Gtid, GtidSet};
+use quorate_types::{Gtid, GtidSet, NodeId};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
@@ -40,12 +40,9 @@ async fn both_consumers_see_what_a_server_has_in_its_own_binlog() {
     let password = Secrets::load(&cluster.dir.join("secrets.toml")).expect("read the secrets");
     let password = password.feed.expose().to_owned();
 
-    let ports: Vec<u16> = cluster
-        .nodes
-        .values()
-        .map(|node| node.ports.read_write)
-        .collect();
-    let mut sql = Sql::port(ports[0]).await.expect("a session");
+    let mut sql = Sql::port(cluster.node(primary).ports.read_write)
+        .await
+        .expect("a session");
     sql.run(Writer::TABLE).await.expect("make the table");
     let log = cluster.dir.join("mysqlbinlog-1.txt");
     let mysqlbinlog = feed_with_mysqlbinlog(
@@ -60,7 +57,54 @@ async fn both_consumers_see_what_a_server_has_in_its_own_binlog() {
     );
     let feeds = [primary, others[0], others[1]].map(|id| cluster.node(id).ports.feed);
     let mut follow = follow_with_python(&python, &cluster.dir, &feeds, &password);
-    let writer = Writer::start(ports.clone(), 4);
+    let outcomes = write_across_a_failover(&mut cluster, primary).await;
+
+    // Of a node that was a replica all the time: everything that it executed.
+    let new = cluster.wait_for_primary(Duration::from_secs(5)).await;
+    let replica = *others.iter().find(|id| **id != new).expect("another one");
+    let own = own_binlog(&installation, cluster.node(replica)).await;
+    let from_mysqlbinlog = the_rest_of_mysqlbinlog(
+        &installation,
+        mysqlbinlog,
+        &log,
+        cluster.node(replica),
+        &password,
+    )
+    .await;
+    let ended = tokio::time::timeout(Duration::from_secs(30), follow.wait()).await;
+    let error = read(&cluster.dir.join("follow.err"));
+    let status = ended.unwrap_or_else(|_| panic!("python does not see the end: {error}"));
+    assert!(status.expect("wait for a child").success(), "{error}");
+    let from_python = read_json(&cluster.dir.join("follow.json"));
+
+    assert_same("mysqlbinlog", &from_mysqlbinlog, &own);
+    assert_same("python-mysql-replication", &from_python, &own);
+    assert_acknowledged_are_there(&outcomes, &own);
+    println!(
+        "{} transactions with {} row events; {} rows acknowledged, {} unknown\n{error}",
+        own.len(),
+        own.iter().map(|seen| seen.rows.len()).sum::<usize>(),
+        outcomes.acknowledged.len(),
+        outcomes.unknown.len(),
+    );
+    assert!(
+        error.contains("lost the feed"),
+        "python never lost the feed"
+    );
+    assert_servers_equal(&cluster.sockets(), Duration::from_secs(30)).await;
+    cluster.stop().await;
+}
+
+/// Writes before, during and after a kill of the primary, then the last row; returns what clients
+/// were told, when the cluster is whole again.
+async fn write_across_a_failover(cluster: &mut Cluster, primary: NodeId) -> Outcomes {
+    let others = cluster.others(primary);
+    let ports: Vec<u16> = cluster
+        .nodes
+        .values()
+        .map(|node| node.ports.read_write)
+        .collect();
+    let writer = Writer::start(ports, 4);
     let (stop, stopped) = watch::channel(false);
     let changer = tokio::spawn(change_rows(
         cluster.node(others[0]).ports.read_write,
@@ -88,27 +132,10 @@ async fn both_consumers_see_what_a_server_has_in_its_own_binlog() {
     let end = format!("INSERT INTO app.written VALUES ({END}, 'end')");
     sql.run(&end).await.expect("write the last row");
     cluster.wait_until_whole(Duration::from_secs(60)).await;
+    outcomes
+}
 
-    // Of a node that was a replica all the time: everything that it executed.
-    let new = cluster.wait_for_primary(Duration::from_secs(5)).await;
-    let replica = *others.iter().find(|id| **id != new).expect("another one");
-    let own = own_binlog(&installation, cluster.node(replica)).await;
-    let from_mysqlbinlog = the_rest_of_mysqlbinlog(
-        &installation,
-        mysqlbinlog,
-        &log,
-        cluster.node(replica),
-        &password,
-    )
-    .await;
-    let ended = tokio::time::timeout(Duration::from_secs(30), follow.wait()).await;
-    let error = read(&cluster.dir.join("follow.err"));
-    let status = ended.unwrap_or_else(|_| panic!("python does not see the end: {error}"));
-    assert!(status.expect("wait for a child").success(), "{error}");
-    let from_python = read_json(&cluster.dir.join("follow.json"));
-
-    assert_same("mysqlbinlog", &from_mysqlbinlog, &own);
-    assert_same("python-mysql-replication", &from_python, &own);
+fn assert_acknowledged_are_there(outcomes: &Outcomes, own: &[Seen]) {
     let inserted = own.iter().flat_map(|seen| &seen.rows);
     let inserted: Vec<u64> = inserted
         .filter(|(kind, _)| kind == "INSERT")
@@ -117,19 +144,6 @@ async fn both_consumers_see_what_a_server_has_in_its_own_binlog() {
     for id in &outcomes.acknowledged {
         assert!(inserted.contains(id), "acknowledged row {id} is not there");
     }
-    println!(
-        "{} transactions with {} row events; {} rows acknowledged, {} unknown\n{error}",
-        own.len(),
-        own.iter().map(|seen| seen.rows.len()).sum::<usize>(),
-        outcomes.acknowledged.len(),
-        outcomes.unknown.len(),
-    );
-    assert!(
-        error.contains("lost the feed"),
-        "python never lost the feed"
-    );
-    assert_servers_equal(&cluster.sockets(), Duration::from_secs(30)).await;
-    cluster.stop().await;
 }
 
 fn assert_same(consumer: &str, found: &[Seen], wanted: &[Seen]) {
