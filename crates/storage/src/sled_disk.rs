@@ -80,6 +80,10 @@ pub struct SledDisk {
     failed: bool,
 }
 
+/// How often, and how long apart, a store that is in use is looked at again before that is an error.
+const IN_USE_LOOKS: u32 = 50;
+const IN_USE_LOOK: std::time::Duration = std::time::Duration::from_millis(20);
+
 impl SledDisk {
     /// Opens the folder, or makes it. Blocks while sled reads its log.
     ///
@@ -87,14 +91,25 @@ impl SledDisk {
     /// [`Error::InUse`] while another process has it open, [`Error::Corrupt`] if it is damaged, or
     /// the disk's.
     pub fn open(dir: &Path, options: &Options) -> Result<Self, Error> {
-        guarded(|| Self::try_open(dir, options)).map_err(|failure| match failure {
-            // While it opens, sled panics on what it cannot read.
-            Failure::Panic(what) => Error::Corrupt {
-                dir: dir.to_path_buf(),
-                what,
-            },
-            failure => failure.at("open log", dir),
-        })
+        let open = || {
+            guarded(|| Self::try_open(dir, options)).map_err(|failure| match failure {
+                // While it opens, sled panics on what it cannot read.
+                Failure::Panic(what) => Error::Corrupt {
+                    dir: dir.to_path_buf(),
+                    what,
+                },
+                failure => failure.at("open log", dir),
+            })
+        };
+        // Who had it open may be ending: a process, or sled's own threads, which let go of a store
+        // some time after it was dropped.
+        for _ in 0..IN_USE_LOOKS {
+            match open() {
+                Err(Error::InUse { .. }) => std::thread::sleep(IN_USE_LOOK),
+                opened => return opened,
+            }
+        }
+        open()
     }
 
     fn try_open(dir: &Path, options: &Options) -> Result<Self, Failure> {

@@ -43,11 +43,17 @@ fn read(dir: &std::path::Path) -> Result<(Vec<Record>, Vec<Record>), Error> {
 
 /// sled as another program, which changes a value behind the store's back.
 fn change(dir: &std::path::Path, tree: &str, change: impl Fn(&sled::Tree)) {
-    let db = sled::Config::new()
-        .path(dir)
-        .segment_size(8 << 20)
-        .open()
-        .unwrap();
+    let config = sled::Config::new().path(dir).segment_size(8 << 20);
+    // sled's threads let go of a store some time after it was dropped.
+    let mut opened = config.open();
+    for _ in 0..250 {
+        if opened.is_ok() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        opened = config.open();
+    }
+    let db = opened.unwrap();
     change(&db.open_tree(tree).unwrap());
     db.flush().unwrap();
 }
