@@ -31,10 +31,12 @@ impl LogCommand {
     #[must_use]
     pub fn new(command: Command) -> Self {
         let encoded = quorate_wire::encode_command(&command);
-        Self {
+        // Decoded again, its transactions are slices of the encoding: the log's tail in memory then
+        // holds their bytes once, and not the buffers that they were captured in.
+        Self::decode(encoded.clone()).unwrap_or_else(|_| Self {
             command: Arc::new(command),
             encoded,
-        }
+        })
     }
 
     pub(crate) fn decode(encoded: Bytes) -> Result<Self, CodecError> {

@@ -228,7 +228,7 @@ pub struct Log {
     /// Where; none is standard error. Default: none.
     pub file: Option<PathBuf>,
     /// Bytes of the newest Raft entries kept in memory for replication and the feed.
-    /// Default: 33554432 (32 MiB).
+    /// Default: 16777216 (16 MiB).
     pub cache_bytes: u64,
 }
 
@@ -237,7 +237,7 @@ impl Default for Log {
         Self {
             filter: "info,openraft=error".to_owned(),
             file: None,
-            cache_bytes: 32 << 20,
+            cache_bytes: 16 << 20,
         }
     }
 }
