@@ -227,7 +227,7 @@ pub struct Log {
     pub filter: String,
     /// Where; none is standard error. Default: none.
     pub file: Option<PathBuf>,
-    /// Bytes of the newest Raft entries kept in memory for replication and the feed.
+    /// How many bytes of its own pages sled keeps in memory.
     /// Default: 16777216 (16 MiB).
     pub cache_bytes: u64,
 }
