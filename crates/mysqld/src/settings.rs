@@ -126,6 +126,15 @@ pub struct Finding {
     pub advice: String,
 }
 
+impl std::fmt::Display for Finding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.value {
+            Some(value) => write!(f, "{}={value} ({})", self.variable, self.advice),
+            None => write!(f, "no {} ({})", self.variable, self.advice),
+        }
+    }
+}
+
 /// Everything wrong with the variables of a running server (`SHOW GLOBAL VARIABLES`).
 #[must_use]
 pub fn judge_variables(variables: &BTreeMap<String, String>, version: Version) -> Vec<Finding> {

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::holding::Holding;
 use crate::jobs::JobContext;
 use crate::recent::Recent;
 use crate::roles::Roles;
@@ -50,6 +51,7 @@ pub(crate) struct Driver<N: Net, H: Host> {
     pub(crate) consensus: Consensus,
     pub(crate) roles: Roles,
     pub(crate) gate: GateHandle,
+    pub(crate) holding: Holding,
     pub(crate) inputs: mpsc::Sender<Input>,
     pub(crate) control: watch::Sender<Control>,
     pub(crate) recent: Recent,
@@ -123,6 +125,8 @@ impl<N: Net, H: Host> Driver<N, H> {
                     self.jobs.node
                 ));
                 self.roles.open_gate(epoch, self.net.boot_time());
+                let jobs = self.jobs.clone();
+                tokio::spawn(async move { jobs.enable_events(epoch).await });
             }
             Effect::CloseGate => {
                 self.roles.close_gate();
@@ -130,6 +134,11 @@ impl<N: Net, H: Host> Driver<N, H> {
                 tracing::info!("the gate is closed");
                 self.recent
                     .note(format!("node {} closed its gate", self.jobs.node));
+            }
+            Effect::Hold { epoch } => self.holding.hold(epoch),
+            Effect::Release { epoch } => {
+                tracing::info!("the switchover was given up: this node goes on as primary");
+                self.holding.release(epoch);
             }
             Effect::Start { id, job } => {
                 tracing::debug!(?job, "job begins");

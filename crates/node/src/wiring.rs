@@ -9,7 +9,9 @@ use prometheus_client::registry::Registry;
 use quorate_consensus::{Consensus, RaftService};
 use quorate_mysqld::{Host, ReplicationSource};
 use quorate_net::{BoxIo, Endpoint, Listener, Net, Tls};
-use quorate_proxy::{Gate, GateHandle, GateParts, Proxy, ProxyParts, ProxySettings, RoleWatch};
+use quorate_proxy::{
+    Gate, GateHandle, GateParts, Proxy, ProxyHandle, ProxyParts, ProxySettings, RoleWatch,
+};
 use quorate_replication::{CaptureMetrics, Feed, FeedMetrics, FeedOptions, stable_identity};
 use quorate_role::{Input, Machine, Timing};
 use quorate_types::{ClusterView, NodeId, Uuid};
@@ -21,6 +23,8 @@ use tokio::time::timeout;
 use crate::adapters::Log;
 use crate::admin::{AdminService, Forward};
 use crate::driver::{Control, Driver};
+use crate::holding::Holding;
+use crate::inert::OwnGroups;
 use crate::jobs::JobContext;
 use crate::joining::Joining;
 use crate::membership::Membership;
@@ -55,6 +59,7 @@ struct Wiring<'a, N: Net, H: Host> {
     forward: Forward,
     recent: Recent,
     feed_metrics: Arc<FeedMetrics>,
+    own_groups: OwnGroups,
     tasks: JoinSet<()>,
     registry: Registry,
 }
@@ -85,6 +90,7 @@ pub(crate) fn wire<N: Net, H: Host>(
         forward: forward(known),
         recent: Recent::new(known.wall_clock.clone()),
         feed_metrics: Arc::default(),
+        own_groups: OwnGroups::default(),
         tasks: JoinSet::new(),
         registry,
     };
@@ -94,7 +100,8 @@ pub(crate) fn wire<N: Net, H: Host>(
         .spawn(roles.clone().watch_lease(known.net.clone()));
     let metrics = quorate_proxy::Metrics::new(&mut wiring.registry);
     let gate = wiring.gate(metrics.clone(), listeners.gate);
-    wiring.proxy(metrics, (listeners.read_write, listeners.read_only));
+    let proxy = wiring.proxy(metrics, (listeners.read_write, listeners.read_only));
+    let holding = wiring.holding(gate.clone(), proxy.clone());
     // Only this machine reaches the one without certificates.
     let own_feed = listeners
         .own_feed
@@ -107,10 +114,10 @@ pub(crate) fn wire<N: Net, H: Host>(
     if let Some(listener) = listeners.own_feed {
         wiring.feed(listener, None);
     }
-    let controlled = wiring.role_control(gate.clone(), own_feed, inputs_rx);
+    let controlled = wiring.role_control(gate.clone(), holding, own_feed, inputs_rx);
     let stopped = controlled.stopped.clone();
     let (maker, own) = wiring.status(gate, &controlled);
-    let admin = wiring.admin(own, controlled.health);
+    let admin = wiring.admin(own, controlled.health, proxy);
     wiring.grpc(raft_service, admin, listeners.grpc, raft);
     let router = crate::http::router(Arc::new(maker), Arc::new(wiring.registry));
     let mut http = listeners.http;
@@ -153,7 +160,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
         &mut self,
         metrics: quorate_proxy::Metrics,
         (read_write, read_only): (Listener, Listener),
-    ) {
+    ) -> ProxyHandle {
         let config = self.known.config.clone();
         let dialer = move |node: NodeId| match node == config.node {
             true => Some(config.listen.gate.clone()),
@@ -173,8 +180,20 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             },
             metrics,
         };
-        let (proxy, _) = Proxy::new(parts);
+        let (proxy, handle) = Proxy::new(parts);
         self.tasks.spawn(proxy.run(read_write, read_only));
+        handle
+    }
+
+    fn holding(&self, gate: GateHandle, proxy: ProxyHandle) -> Holding {
+        let timing = &self.known.config.timing;
+        Holding {
+            gate,
+            proxy,
+            peers: self.known.config.peers.keys().copied().collect(),
+            forward: self.forward.clone(),
+            longest: timing.switchover_drain + timing.demote_bound + PROMOTION_USUAL,
+        }
     }
 
     fn feed(&mut self, listener: Listener, tls: Option<&Tls>) {
@@ -182,6 +201,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
         let (server_uuid, server_id) = stable_identity(self.known.cluster);
         let password = self.known.secrets.feed.clone();
         let wall_clock = self.known.wall_clock.clone();
+        let own_groups = self.own_groups.clone();
         let options = FeedOptions {
             server_version: self.known.server_version.clone(),
             server_uuid,
@@ -189,6 +209,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             tls: tls.map(Tls::server_config),
             accounts: Arc::new(move |user: &str| (user == FEED_USER).then(|| password.clone())),
             unix_seconds: Arc::new(move || wall_clock() / 1000),
+            inert: Arc::new(move || own_groups.inert()),
             seed: self.known.random.peek(),
         };
         let feed = Feed::new(Log::new(self.consensus.clone()), options, metrics);
@@ -198,6 +219,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
     fn role_control(
         &mut self,
         gate: GateHandle,
+        holding: Holding,
         own_feed: Endpoint,
         inputs_rx: mpsc::Receiver<Input>,
     ) -> Controlled {
@@ -214,13 +236,21 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
         let (control_tx, control) = watch::channel(Control::of(&machine, false));
         let (health_tx, health) = watch::channel(Health::default());
         let doing = watch::Sender::new(String::new());
+        let guard_session = watch::Sender::new(None);
         let driver = Driver {
             machine,
-            jobs: Arc::new(self.jobs(server.state, &own_feed, metrics, doing.clone())),
+            jobs: Arc::new(self.jobs(
+                &server,
+                &own_feed,
+                metrics,
+                doing.clone(),
+                guard_session.subscribe(),
+            )),
             net: known.net.clone(),
             consensus: self.consensus.clone(),
             roles: self.roles.clone(),
             gate,
+            holding,
             inputs: self.inputs.clone(),
             control: control_tx,
             recent: self.recent.clone(),
@@ -233,6 +263,8 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
         });
         let watcher = Arc::new(Watcher {
             net: known.net.clone(),
+            host: known.host.clone(),
+            own_groups: self.own_groups.clone(),
             logins: server.logins,
             running,
             control: control.clone(),
@@ -242,9 +274,11 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             probe_interval: known.config.timing.probe_interval,
             probe_timeout: known.config.timing.probe_timeout,
             disk_probe: known.disk_probe.clone(),
+            guard_session,
         });
         self.tasks.spawn(watcher.clone().probe());
         self.tasks.spawn(watcher.clone().probe_disk());
+        self.tasks.spawn(watcher.clone().guard());
         self.tasks.spawn(watcher.follow());
         Controlled {
             control,
@@ -256,10 +290,11 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
 
     fn jobs(
         &self,
-        server: Arc<Mutex<ServerState<H>>>,
+        server: &ServerParts<H>,
         own_feed: &Endpoint,
         capture_metrics: Arc<CaptureMetrics>,
         doing: watch::Sender<String>,
+        guard_session: watch::Receiver<Option<u64>>,
     ) -> JobContext<N, H> {
         let known = self.known;
         let (cluster_uuid, cluster_server_id) = stable_identity(known.cluster);
@@ -269,7 +304,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
         JobContext {
             net: known.net.clone(),
             consensus: self.consensus.clone(),
-            server,
+            server: server.state.clone(),
             node: known.config.node,
             incarnation: known.identity.incarnation,
             start_counter: known.identity.start_counter,
@@ -285,6 +320,10 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             capture_metrics,
             demote_bound: known.config.timing.demote_bound,
             drain_bound: known.config.timing.switchover_drain,
+            own_groups: self.own_groups.clone(),
+            logins: server.logins.clone(),
+            guard_session,
+            enable_events: known.config.mysqld.enable_events,
             inputs: self.inputs.clone(),
             doing,
         }
@@ -323,7 +362,12 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
         (maker, own)
     }
 
-    fn admin(&mut self, own: OwnView<N>, health: watch::Receiver<Health>) -> AdminService {
+    fn admin(
+        &mut self,
+        own: OwnView<N>,
+        health: watch::Receiver<Health>,
+        proxy: ProxyHandle,
+    ) -> AdminService {
         let known = self.known;
         let membership = Membership::new(self.consensus.clone(), known_nodes(&known.config));
         let joining = Joining {
@@ -347,6 +391,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             inputs: self.inputs.clone(),
             forward: self.forward.clone(),
             addresses: addresses(&known.config),
+            proxy,
         }
     }
 
@@ -373,6 +418,8 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
     }
 }
 
+/// What a transfer and a promotion need at most when nothing is wrong.
+const PROMOTION_USUAL: Duration = Duration::from_secs(3);
 /// A peer that vanished is noticed within this.
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
 
