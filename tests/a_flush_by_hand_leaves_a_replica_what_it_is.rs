@@ -1,4 +1,4 @@
-//! Story: FLUSH and ANALYZE on a replica's own socket give it transactions that nobody accepted
+//! Story: FLUSH and REPAIR on a replica's own socket give it transactions that nobody accepted
 //! and that change nothing. It goes on serving reads, is adopted and repaired as it is, and as the
 //! next primary it gives them to all servers.
 
@@ -10,7 +10,7 @@ use quorate_types::{GtidSet, NodeId};
 const PROGRAM: &str = env!("CARGO_BIN_EXE_quorate-under-test");
 const SOON: Duration = Duration::from_secs(20);
 const WHOLE: Duration = Duration::from_secs(60);
-const BY_HAND: &[&str] = &["FLUSH TABLES", "ANALYZE TABLE app.written"];
+const BY_HAND: &[&str] = &["FLUSH TABLES", "REPAIR TABLE app.written"];
 const EXPECTED: &[&str] = &[
     "mysqld exited: repairing",
     "mysqld exited",

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_consensus::{AppliedState, Consensus, ProposalFate, RaftView};
+use quorate_consensus::{AppliedState, ChangeError, Consensus, ProposalFate, RaftView};
 use quorate_mysqld::Host;
 use quorate_net::Net;
 use quorate_proxy::GateHandle;
@@ -166,8 +166,12 @@ impl<N: Net, H: Host> Driver<N, H> {
                     self.jobs.node
                 ));
                 self.consensus.close_lease(leader);
-                if let Err(error) = self.consensus.transfer_leader(to).await {
-                    tracing::warn!(%to, %error, "leadership could not be given away");
+                match self.consensus.transfer_leader(to).await {
+                    // It is gone already, which is as good: the view follows.
+                    Ok(()) | Err(ChangeError::NotLeader { .. }) => {}
+                    Err(error) => {
+                        tracing::warn!(%to, %error, "leadership could not be given away");
+                    }
                 }
             }
             Effect::Heartbeats(on) => self.consensus.set_heartbeat(on),

@@ -14,6 +14,7 @@ mod admin;
 mod cluster_id;
 pub mod config;
 mod driver;
+mod grpc;
 mod guard;
 mod holding;
 pub mod http;

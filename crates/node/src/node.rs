@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 
 use crate::cluster_id::{BootstrapError, ClusterFinder};
 use crate::config::{Config, Secrets};
+use crate::grpc::GrpcServer;
 use crate::identity::{Identity, IdentityError};
 use crate::parts::Parts;
 use crate::random::Random;
@@ -67,6 +68,7 @@ pub struct Node {
     view: watch::Receiver<Arc<ClusterView>>,
     consensus: Consensus,
     tasks: JoinSet<()>,
+    grpc: GrpcServer,
     raft: tokio::runtime::Handle,
     pid_file: PathBuf,
 }
@@ -127,16 +129,13 @@ impl Node {
                     config: &config,
                     tls: tls.as_ref(),
                 };
-                let cluster = match bootstrap {
-                    true => find.make(&parts.host, &mut random).await?,
-                    false => find.wait().await,
-                };
+                let cluster = find_cluster(find, &parts.host, &mut random, bootstrap).await?;
                 identity.cluster = Some(cluster);
                 identity.save(&mut disk).map_err(StartError::Log)?;
                 cluster
             }
         };
-        identity.mark(&mut disk, &parts.host)?;
+        identity.mark(&mut disk, &parts.host).await?;
         let known = Known {
             config: Arc::new(config),
             secrets,
@@ -176,6 +175,7 @@ impl Node {
             view: wired.view,
             consensus,
             tasks: wired.tasks,
+            grpc: wired.grpc,
             raft: parts.raft,
             pid_file,
         })
@@ -191,6 +191,8 @@ impl Node {
         if self.inputs.send(Input::Stop).await.is_ok() {
             let _ = self.stopped.wait_for(|stopped| *stopped).await;
         }
+        // First: a request that comes while Raft stops would be an error in its log.
+        self.grpc.stop().await;
         self.tasks.shutdown().await;
         let consensus = self.consensus.clone();
         let _ = self
@@ -224,6 +226,19 @@ fn closed_doors(config: &Config) -> Result<Option<Tls>, StartError> {
     ];
     require_tls_or_loopback(&closed, tls.as_ref())?;
     Ok(tls)
+}
+
+/// The cluster that this node makes, or that a peer is in, however long that takes.
+async fn find_cluster<N: Net, H: Host>(
+    find: ClusterFinder<'_, N>,
+    host: &H,
+    random: &mut Random,
+    bootstrap: bool,
+) -> Result<ClusterId, StartError> {
+    match bootstrap {
+        true => Ok(find.make(host, random).await?),
+        false => Ok(find.wait().await),
+    }
 }
 
 fn write_pid_file(file: &std::path::Path) -> Result<(), StartError> {

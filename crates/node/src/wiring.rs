@@ -19,10 +19,12 @@ use quorate_wire::v1::admin_server::AdminServer;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tonic::service::Routes;
 
 use crate::adapters::Log;
 use crate::admin::{AdminService, Forward};
 use crate::driver::{Control, Driver};
+use crate::grpc::GrpcServer;
 use crate::holding::Holding;
 use crate::inert::OwnGroups;
 use crate::jobs::JobContext;
@@ -46,6 +48,7 @@ pub(crate) struct Wired {
     pub(crate) stopped: watch::Receiver<bool>,
     pub(crate) view: watch::Receiver<Arc<ClusterView>>,
     pub(crate) tasks: JoinSet<()>,
+    pub(crate) grpc: GrpcServer,
 }
 
 type Inputs = (mpsc::Sender<Input>, mpsc::Receiver<Input>);
@@ -118,7 +121,7 @@ pub(crate) fn wire<N: Net, H: Host>(
     let stopped = controlled.stopped.clone();
     let (maker, own) = wiring.status(gate, &controlled);
     let admin = wiring.admin(own, controlled.health, proxy);
-    wiring.grpc(raft_service, admin, listeners.grpc, raft);
+    let grpc = wiring.grpc(raft_service, admin, listeners.grpc, raft);
     let router = crate::http::router(Arc::new(maker), Arc::new(wiring.registry));
     let mut http = listeners.http;
     if !http.local.is_local() {
@@ -129,6 +132,7 @@ pub(crate) fn wire<N: Net, H: Host>(
         stopped,
         view: roles.view(),
         tasks: wiring.tasks,
+        grpc,
     }
 }
 
@@ -396,33 +400,20 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
     }
 
     fn grpc(
-        &mut self,
+        &self,
         raft_service: RaftService,
         admin: AdminService,
         listener: Listener,
         raft: &tokio::runtime::Handle,
-    ) {
+    ) -> GrpcServer {
         let incoming = secure(listener.incoming, self.known.tls.clone());
-        let serve = tonic::transport::Server::builder()
-            .http2_keepalive_interval(Some(KEEP_ALIVE))
-            .http2_keepalive_timeout(Some(KEEP_ALIVE))
-            .add_service(raft_service)
-            .add_service(AdminServer::new(admin))
-            .serve_with_incoming(incoming);
-        let serve = async move {
-            if let Err(error) = serve.await {
-                tracing::error!(%error, "the gRPC server ended");
-            }
-        };
-        self.tasks.spawn_on(serve, raft);
+        let routes = Routes::new(raft_service).add_service(AdminServer::new(admin));
+        GrpcServer::start(routes, incoming, raft)
     }
 }
 
 /// What a transfer and a promotion need at most when nothing is wrong.
 const PROMOTION_USUAL: Duration = Duration::from_secs(3);
-/// A peer that vanished is noticed within this.
-const KEEP_ALIVE: Duration = Duration::from_secs(1);
-
 /// Connections after their handshake, however long each takes: a slow one holds up no other.
 fn secure(
     incoming: quorate_net::Incoming,

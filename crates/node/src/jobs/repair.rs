@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_mysqld::{
@@ -68,6 +69,7 @@ impl<N: Net, H: Host> JobContext<N, H> {
         server.running.send_replace(Some(Running {
             process: process.into(),
             identity: None,
+            doomed: false,
         }));
         let ask = async {
             let mut session = server.logins.control(&self.net).await.ok()?;
@@ -200,6 +202,7 @@ impl<N: Net, H: Host> JobContext<N, H> {
             server.running.send_replace(Some(Running {
                 process,
                 identity: Some(identity),
+                doomed: false,
             }));
         }
         self.doing("");
@@ -221,7 +224,7 @@ impl<N: Net, H: Host> JobContext<N, H> {
             let ours = running
                 .borrow()
                 .as_ref()
-                .is_some_and(|now| std::sync::Arc::ptr_eq(&now.process, &process));
+                .is_some_and(|now| Arc::ptr_eq(&now.process, &process) && !now.doomed);
             // One that a job killed is no news.
             if ours {
                 tracing::warn!("mysqld exited");
