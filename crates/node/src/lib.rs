@@ -32,6 +32,7 @@ mod roles;
 mod server;
 mod status;
 pub mod telemetry;
+mod waiting;
 mod watchers;
 mod wiring;
 

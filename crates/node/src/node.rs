@@ -22,6 +22,7 @@ use crate::grpc::GrpcServer;
 use crate::identity::{Identity, IdentityError};
 use crate::parts::Parts;
 use crate::random::Random;
+use crate::waiting::Waiting;
 use crate::wiring;
 
 pub(crate) type AdminChannel = AdminClient<tonic::transport::Channel>;
@@ -118,7 +119,7 @@ impl Node {
         let mut disk = (parts.open_log)().map_err(StartError::Log)?;
         let incarnation = quorate_types::Incarnation(random.next_u64());
         let mut identity = Identity::start(&mut disk, config.node, incarnation)?;
-        let listeners = bind(&parts.net, &parts.raft, &config).await?;
+        let mut listeners = bind(&parts.net, &parts.raft, &config).await?;
         let pid_file = config.pid_file();
         write_pid_file(&pid_file)?;
         let cluster = match identity.cluster {
@@ -129,7 +130,15 @@ impl Node {
                     config: &config,
                     tls: tls.as_ref(),
                 };
-                let cluster = find_cluster(find, &parts.host, &mut random, bootstrap).await?;
+                let cluster = match bootstrap {
+                    true => find.make(&parts.host, &mut random).await?,
+                    false => {
+                        let waiting = Waiting::new(&config, identity.incarnation);
+                        let answer =
+                            waiting.answer_until(&mut listeners, tls.as_ref(), find.wait());
+                        Box::pin(answer).await
+                    }
+                };
                 identity.cluster = Some(cluster);
                 identity.save(&mut disk).map_err(StartError::Log)?;
                 cluster
@@ -226,19 +235,6 @@ fn closed_doors(config: &Config) -> Result<Option<Tls>, StartError> {
     ];
     require_tls_or_loopback(&closed, tls.as_ref())?;
     Ok(tls)
-}
-
-/// The cluster that this node makes, or that a peer is in, however long that takes.
-async fn find_cluster<N: Net, H: Host>(
-    find: ClusterFinder<'_, N>,
-    host: &H,
-    random: &mut Random,
-    bootstrap: bool,
-) -> Result<ClusterId, StartError> {
-    match bootstrap {
-        true => Ok(find.make(host, random).await?),
-        false => Ok(find.wait().await),
-    }
 }
 
 fn write_pid_file(file: &std::path::Path) -> Result<(), StartError> {

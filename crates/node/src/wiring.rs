@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use prometheus_client::registry::Registry;
 use quorate_consensus::{Consensus, RaftService};
 use quorate_mysqld::{Host, ReplicationSource};
@@ -415,10 +415,10 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
 /// What a transfer and a promotion need at most when nothing is wrong.
 const PROMOTION_USUAL: Duration = Duration::from_secs(3);
 /// Connections after their handshake, however long each takes: a slow one holds up no other.
-fn secure(
-    incoming: quorate_net::Incoming,
+pub(crate) fn secure(
+    incoming: impl Stream<Item = std::io::Result<BoxIo>>,
     tls: Option<Tls>,
-) -> impl futures_util::Stream<Item = std::io::Result<BoxIo>> {
+) -> impl Stream<Item = std::io::Result<BoxIo>> {
     let handshake = move |io: std::io::Result<BoxIo>| {
         let tls = tls.clone();
         async move {
