@@ -120,8 +120,7 @@ impl Node {
         let incarnation = quorate_types::Incarnation(random.next_u64());
         let mut identity = Identity::start(&mut disk, config.node, incarnation)?;
         let mut listeners = bind(&parts.net, &parts.raft, &config).await?;
-        let pid_file = config.pid_file();
-        write_pid_file(&pid_file)?;
+        let pid_file = write_pid_file(config.pid_file())?;
         let cluster = match identity.cluster {
             Some(cluster) => cluster,
             None => {
@@ -130,14 +129,10 @@ impl Node {
                     config: &config,
                     tls: tls.as_ref(),
                 };
-                let cluster = match bootstrap {
-                    true => find.make(&parts.host, &mut random).await?,
-                    false => {
-                        let waiting = Waiting::new(&config, identity.incarnation);
-                        let answer =
-                            waiting.answer_until(&mut listeners, tls.as_ref(), find.wait());
-                        Box::pin(answer).await
-                    }
+                let cluster = if bootstrap {
+                    find.make(&parts.host, &mut random).await?
+                } else {
+                    Box::pin(wait_for_cluster(find, &identity, &mut listeners)).await
                 };
                 identity.cluster = Some(cluster);
                 identity.save(&mut disk).map_err(StartError::Log)?;
@@ -166,16 +161,14 @@ impl Node {
             initialize(&known, &consensus).await?;
         }
         let (inputs, inputs_rx) = mpsc::channel(INPUTS);
-        let inputs_pair = (inputs.clone(), inputs_rx);
-        let raft = &parts.raft;
         let wired = wiring::wire(
             &known,
             consensus.clone(),
             raft_service,
             listeners,
             registry,
-            inputs_pair,
-            raft,
+            (inputs.clone(), inputs_rx),
+            &parts.raft,
         );
         Ok(Self {
             inputs,
@@ -237,12 +230,21 @@ fn closed_doors(config: &Config) -> Result<Option<Tls>, StartError> {
     Ok(tls)
 }
 
-fn write_pid_file(file: &std::path::Path) -> Result<(), StartError> {
-    let written = std::fs::write(file, format!("{}\n", std::process::id()));
-    written.map_err(|source| StartError::PidFile {
-        file: file.to_owned(),
-        source,
-    })
+/// The cluster that a peer is in, however long that takes; until then the node says that it waits.
+async fn wait_for_cluster<N: Net>(
+    find: ClusterFinder<'_, N>,
+    identity: &Identity,
+    listeners: &mut Listeners,
+) -> ClusterId {
+    let waiting = Waiting::new(find.config, identity.incarnation);
+    waiting.answer_until(listeners, find.tls, find.wait()).await
+}
+
+fn write_pid_file(file: PathBuf) -> Result<PathBuf, StartError> {
+    match std::fs::write(&file, format!("{}\n", std::process::id())) {
+        Ok(()) => Ok(file),
+        Err(source) => Err(StartError::PidFile { file, source }),
+    }
 }
 
 /// Starts Raft on its own threads.
