@@ -45,5 +45,5 @@ pub use repair::{
     kill_server, wait_until_free,
 };
 pub use seed::{Seed, SeedError, prepare_seed};
-pub use settings::{Finding, Settings, is_owned, judge_variables};
+pub use settings::{Finding, REPLICA_PARALLEL_WORKERS, Settings, is_owned, judge_variables};
 pub use version::{Version, VersionError};

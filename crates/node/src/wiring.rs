@@ -65,6 +65,7 @@ struct Wiring<'a, N: Net, H: Host> {
     own_groups: OwnGroups,
     tasks: JoinSet<()>,
     registry: Registry,
+    raft: tokio::runtime::Handle,
 }
 
 /// What role control and its watchers tell the rest.
@@ -96,6 +97,7 @@ pub(crate) fn wire<N: Net, H: Host>(
         own_groups: OwnGroups::default(),
         tasks: JoinSet::new(),
         registry,
+        raft: raft.clone(),
     };
     wiring.feed_metrics.register(&mut wiring.registry);
     wiring
@@ -103,7 +105,8 @@ pub(crate) fn wire<N: Net, H: Host>(
         .spawn(roles.clone().watch_lease(known.net.clone()));
     let metrics = quorate_proxy::Metrics::new(&mut wiring.registry);
     let gate = wiring.gate(metrics.clone(), listeners.gate);
-    let proxy = wiring.proxy(metrics, (listeners.read_write, listeners.read_only));
+    let ports = (listeners.read_write, listeners.read_only);
+    let proxy = wiring.proxy(metrics, gate.clone(), ports);
     let holding = wiring.holding(gate.clone(), proxy.clone());
     // Only this machine reaches the one without certificates.
     let own_feed = listeners
@@ -163,6 +166,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
     fn proxy(
         &mut self,
         metrics: quorate_proxy::Metrics,
+        own_gate: GateHandle,
         (read_write, read_only): (Listener, Listener),
     ) -> ProxyHandle {
         let config = self.known.config.clone();
@@ -177,6 +181,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             dialer,
             tls: self.known.tls.clone(),
             node: config.node,
+            own_gate: Some(own_gate),
             settings: ProxySettings {
                 wait_max: config.timing.connection_wait,
                 max_lag_transactions: config.read_only.max_lag_transactions,
@@ -214,6 +219,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             accounts: Arc::new(move |user: &str| (user == FEED_USER).then(|| password.clone())),
             unix_seconds: Arc::new(move || wall_clock() / 1000),
             inert: Arc::new(move || own_groups.inert()),
+            parallel_max: quorate_mysqld::REPLICA_PARALLEL_WORKERS,
             seed: self.known.random.peek(),
         };
         let feed = Feed::new(Log::new(self.consensus.clone()), options, metrics);
@@ -322,6 +328,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             capture_server_id: cluster_server_id ^ (known.config.node.0 as u32) << 1,
             capture_uuid: Uuid(capture_uuid.0),
             capture_metrics,
+            raft: self.raft.clone(),
             demote_bound: known.config.timing.demote_bound,
             drain_bound: known.config.timing.switchover_drain,
             own_groups: self.own_groups.clone(),

@@ -52,6 +52,9 @@ pub struct FeedOptions {
     /// Transactions beyond the accepted set that a consumer may have all the same, since they
     /// change nothing: FLUSH by hand on a replica, for one.
     pub inert: Arc<dyn Fn() -> GtidSet + Send + Sync>,
+    /// How many transactions a consumer may apply beside each other: the workers of our own
+    /// replicas (see [`quorate_binlog::limit_parallel`]).
+    pub parallel_max: u32,
     /// For the salts of logins: random, but in a simulation.
     pub seed: u64,
 }

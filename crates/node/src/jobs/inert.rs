@@ -81,7 +81,7 @@ impl<N: Net, H: Host> JobContext<N, H> {
         };
         loop {
             let fate = propose.propose(Command::Transactions(batch.clone())).await;
-            match fate.await.unwrap_or(Fate::Unknown) {
+            match fate.await {
                 Fate::Applied {
                     outcome:
                         Outcome::Transactions {

@@ -35,6 +35,7 @@ pub(super) fn options() -> FeedOptions {
         }),
         unix_seconds: Arc::new(|| 1_700_000_000),
         inert: Arc::new(GtidSet::new),
+        parallel_max: 16,
         seed: 1,
     }
 }
