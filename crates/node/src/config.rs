@@ -85,6 +85,10 @@ pub struct Mysqld {
     /// `innodb_buffer_pool_size`, as a number with K, M or G. Default: `128M`.
     #[serde(default = "default_buffer_pool")]
     pub buffer_pool: String,
+    /// Whether scheduled events, which a replica keeps disabled, are enabled on each new primary.
+    /// Default: true.
+    #[serde(default = "default_enable_events")]
+    pub enable_events: bool,
     /// Further options, each `--name=value`; none that decides about durability or replication.
     #[serde(default)]
     pub extra: Vec<String>,
@@ -92,6 +96,10 @@ pub struct Mysqld {
 
 fn default_buffer_pool() -> String {
     "128M".to_owned()
+}
+
+fn default_enable_events() -> bool {
+    true
 }
 
 /// How another node is reached.

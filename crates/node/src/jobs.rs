@@ -1,6 +1,8 @@
 //! The effects of role control on the server: each job is one future, and one runs at a time.
 
 mod demote;
+mod events;
+mod inert;
 mod promote;
 mod repair;
 mod stop;
@@ -16,7 +18,8 @@ use quorate_role::{Input, Job, JobId, JobResult};
 use quorate_types::{ClusterId, Epoch, Incarnation, NodeId, Uuid};
 use tokio::sync::{Mutex, mpsc, watch};
 
-use crate::server::{ServerError, ServerState, chain};
+use crate::inert::OwnGroups;
+use crate::server::{Logins, ServerError, ServerState, chain};
 
 /// What every job works with.
 pub(crate) struct JobContext<N, H: Host> {
@@ -36,6 +39,11 @@ pub(crate) struct JobContext<N, H: Host> {
     pub(crate) raft: tokio::runtime::Handle,
     pub(crate) demote_bound: Duration,
     pub(crate) drain_bound: Duration,
+    pub(crate) own_groups: OwnGroups,
+    /// For what must not wait for the job that runs.
+    pub(crate) logins: Logins,
+    pub(crate) guard_session: watch::Receiver<Option<u64>>,
+    pub(crate) enable_events: bool,
     pub(crate) inputs: mpsc::Sender<Input>,
     /// What the running job is at, for people.
     pub(crate) doing: watch::Sender<String>,
@@ -79,7 +87,9 @@ impl<N: Net, H: Host> JobContext<N, H> {
         let result = match job {
             Job::Repair { adopt } => Box::pin(self.repair(server, adopt)).await,
             Job::Promote { epoch } => Box::pin(self.promote(server, id, epoch)).await,
-            Job::EndWrites { patient, .. } => Box::pin(self.end_writes(server, patient)).await,
+            Job::Drain { .. } => Box::pin(self.drain(server)).await,
+            Job::Salvage { .. } => Box::pin(self.salvage(server)).await,
+            Job::EndWrites { .. } => Box::pin(self.end_writes(server)).await,
             Job::Demote { .. } => Box::pin(self.demote(server)).await,
             Job::StopServer { clean } => Box::pin(self.stop_server(server, clean)).await,
         };
@@ -95,7 +105,9 @@ impl<N: Net, H: Host> JobContext<N, H> {
     }
 
     fn doing(&self, what: &str) {
-        tracing::info!("{what}");
+        if !what.is_empty() {
+            tracing::info!("{what}");
+        }
         self.doing.send_replace(what.to_owned());
     }
 

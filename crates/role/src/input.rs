@@ -80,9 +80,13 @@ pub enum Job {
     Repair { adopt: bool },
     /// All of DESIGN's promotion up to `super_read_only=OFF`.
     Promote { epoch: Epoch },
+    /// Let the transactions that run now end by themselves, within a bound; then it is done.
+    Drain { epoch: Epoch },
+    /// Commits may be answered that the log does not know. Once the gate is closed: let what the
+    /// server executed become accepted, within a bound, since clients were told so.
+    Salvage { epoch: Epoch },
     /// `super_read_only=ON`: its success proves that no commit is in flight (A9).
-    /// `patient`: running transactions get a bounded time first.
-    EndWrites { epoch: Epoch, patient: bool },
+    EndWrites { epoch: Epoch },
     /// After the epoch's end was applied: check, semi-sync off, check again, follow.
     Demote { epoch: Epoch },
     /// Stop the server for good: cleanly if it is a safe replica, else by force.
@@ -136,6 +140,11 @@ pub enum Input {
         epoch: Epoch,
     },
     Server(ServerEvent),
+    /// Under this epoch, commits of the server are answered without waiting for the log.
+    Bypassed {
+        epoch: Epoch,
+        why: String,
+    },
     Peers(Vec<Candidate>),
     Switchover {
         to: NodeId,
@@ -151,6 +160,14 @@ pub enum Effect {
     },
     /// Returns before any later effect is carried out: no byte reaches a client after it (A2).
     CloseGate,
+    /// New connections wait, here and at the other nodes: the epoch is about to be given up.
+    Hold {
+        epoch: Epoch,
+    },
+    /// It is not given up after all.
+    Release {
+        epoch: Epoch,
+    },
     Start {
         id: JobId,
         job: Job,
