@@ -101,6 +101,7 @@ impl NodeProcess {
         if bootstrap {
             command.arg("--bootstrap");
         }
+        command.arg("--own-session");
         let output = |log: &File| Stdio::from(log.try_clone().expect("a second handle"));
         command
             .stdin(Stdio::null())
