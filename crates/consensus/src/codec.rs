@@ -27,16 +27,17 @@ pub(crate) enum CodecError {
 }
 
 impl LogCommand {
-    /// Encodes the command, once and for all.
+    /// Encodes the command, once and for all. What is kept are slices of the encoding: the events
+    /// as they came would be a second copy for as long as the log's tail holds the entry.
     #[must_use]
     pub fn new(command: Command) -> Self {
         let encoded = quorate_wire::encode_command(&command);
-        // Decoded again, its transactions are slices of the encoding: the log's tail in memory then
-        // holds their bytes once, and not the buffers that they were captured in.
-        Self::decode(encoded.clone()).unwrap_or_else(|_| Self {
-            command: Arc::new(command),
+        let sliced = quorate_wire::decode_command(encoded.clone());
+        debug_assert_eq!(sliced.as_ref().ok(), Some(&command));
+        Self {
+            command: Arc::new(sliced.unwrap_or(command)),
             encoded,
-        })
+        }
     }
 
     pub(crate) fn decode(encoded: Bytes) -> Result<Self, CodecError> {

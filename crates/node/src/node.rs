@@ -381,3 +381,28 @@ pub(crate) fn addresses(config: &Config) -> BTreeMap<NodeId, String> {
 
 /// How long a handshake of an incoming connection may take.
 pub(crate) const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_folder_that_was_never_used_sits_no_lease_out() {
+        let text = "node = 1\ndir = \"n1\"\nsecrets = \"s\"\n[listen]\nread_write = \"127.0.0.1:1\"\n\
+             read_only = \"127.0.0.1:2\"\nfeed = \"127.0.0.1:3\"\ngrpc = \"127.0.0.1:4\"\n\
+             http = \"127.0.0.1:5\"\ngate = \"127.0.0.1:6\"\n[mysqld]\nport = 7\n";
+        let config = Arc::new(Config::parse(text, std::path::Path::new("/")).unwrap());
+        let sit_out = |start_counter| {
+            let identity = Identity {
+                node: NodeId(1),
+                cluster: Some(ClusterId(7)),
+                incarnation: quorate_types::Incarnation(1),
+                start_counter,
+                marked: 0,
+            };
+            consensus_config(&config, &identity, ClusterId(7), None).sit_out
+        };
+        assert_eq!(sit_out(1), None);
+        assert_eq!(sit_out(2), Some(config.timing.election_max));
+    }
+}

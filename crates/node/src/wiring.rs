@@ -127,7 +127,8 @@ pub(crate) fn wire<N: Net, H: Host>(
     let grpc = wiring.grpc(raft_service, admin, listeners.grpc, raft);
     let router = crate::http::router(Arc::new(maker), Arc::new(wiring.registry));
     let mut http = listeners.http;
-    if !http.local.is_local() {
+    // As it is configured, like the feed: what a name stands for may change.
+    if !known.config.listen.http.is_local() {
         http.incoming = Box::pin(secure(http.incoming, known.tls.clone()));
     }
     wiring.tasks.spawn(crate::http::serve(http, router));

@@ -98,7 +98,8 @@ impl<N: Net, H: Host> JobContext<N, H> {
         })?;
         if (marker.cluster, marker.node) != (self.cluster, self.node) {
             return Err(JobError::Failed(format!(
-                "the data folder belongs to node {} of cluster {}, this is node {} of cluster {}",
+                "the data folder belongs to node {} of cluster {}, this is node {} of cluster {}: it is \
+                 left alone. Move it away, and this node gets the data anew",
                 marker.node, marker.cluster, self.node, self.cluster,
             )));
         }
