@@ -5,10 +5,13 @@ use anyhow::{Context, bail};
 use quorate_mysqld::{FileLock, default_cache, machine_lock, prepare_seed};
 use quorate_tests::{Cluster, Options, Sql, Sysbench, SysbenchReport, free_ports, mysql, wait_for};
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 use crate::server::Server;
 use crate::versus::Peer;
 
+/// A replica that is further behind is broken.
+const CATCH_UP_MAX: Duration = Duration::from_secs(300);
 const TABLES: u32 = 4;
 const TABLE_ROWS: u32 = 10_000;
 const GROUP: &str = "8a94f357-aab4-11df-86ab-c80aa9429562";
@@ -22,7 +25,7 @@ pub(crate) struct System {
 
 enum Members {
     Servers {
-        _servers: Vec<Server>,
+        servers: Vec<Server>,
         _machine: FileLock,
     },
     // Boxed: it is much larger than the other.
@@ -46,7 +49,7 @@ impl System {
                 let servers = start_servers(peer).await?;
                 let port = servers[0].port;
                 let members = Members::Servers {
-                    _servers: servers,
+                    servers,
                     _machine: machine,
                 };
                 (members, port)
@@ -75,6 +78,29 @@ impl System {
         let log = self.logs.path().join("run.log");
         let running = sysbench.run(script, length, &log);
         running.report(length + Duration::from_secs(60)).await
+    }
+
+    /// Waits until every replica has executed what the primary has now; how long that took. A
+    /// primary that outruns its replicas is faster than the system is.
+    pub(crate) async fn catch_up(&self) -> anyhow::Result<Duration> {
+        let sockets = match &self.members {
+            Members::Servers { servers, .. } => servers.iter().map(Server::socket).collect(),
+            Members::Cluster(cluster) => cluster.sockets(),
+        };
+        let started = Instant::now();
+        let mut executed = String::new();
+        for socket in &sockets {
+            let mut sql = Sql::socket(socket).await?;
+            if sql.value("SELECT @@global.read_only").await? == "0" {
+                executed = sql.value("SELECT @@global.gtid_executed").await?;
+            }
+        }
+        let wait = format!("SELECT WAIT_FOR_EXECUTED_GTID_SET('{executed}')");
+        for socket in &sockets {
+            let mut sql = Sql::socket(socket).await?;
+            sql.run_within(&wait, CATCH_UP_MAX).await?;
+        }
+        Ok(started.elapsed())
     }
 
     /// The most memory that each sidecar ever had.

@@ -31,13 +31,14 @@ impl Spread {
 pub(crate) fn line(run: &Run) -> String {
     let report = &run.report;
     format!(
-        "{:<16} {:>3} threads {:>8.0}/s   p50 {:>7.2}  p95 {:>7.2}  p99 {:>7.2} ms",
+        "{:<16} {:>3} threads {:>8.0}/s   p50 {:>7.2}  p95 {:>7.2}  p99 {:>7.2} ms   replicas done {:>5.1} s later",
         run.script,
         run.threads,
         report.transactions_per_second,
         report.percentile_ms(50.0),
         report.percentile_ms(95.0),
         report.percentile_ms(99.0),
+        run.caught_up_after.as_secs_f64(),
     )
 }
 
@@ -94,13 +95,13 @@ pub(crate) fn throughput(runs: &[Run]) -> String {
 }
 
 /// Quorate's throughput by each peer's, of the same round.
-pub(crate) fn ratios(runs: &[Run]) -> String {
+pub(crate) fn ratios(runs: &[Run], value: fn(&Run) -> f64) -> String {
     let mut text = String::new();
     for ((script, threads), runs) in cases(runs) {
         let rate = |peer: Peer, round: usize| {
             runs.iter()
                 .find(|run| run.peer == peer && run.round == round)
-                .map(|run| run.report.transactions_per_second)
+                .map(|run| value(run))
         };
         for peer in peers(&runs) {
             if peer == Peer::Quorate {
@@ -109,7 +110,7 @@ pub(crate) fn ratios(runs: &[Run]) -> String {
             let rounds = runs.iter().filter(|run| run.peer == peer);
             let values: Vec<f64> = rounds
                 .filter_map(|run| Some((run, rate(Peer::Quorate, run.round)?)))
-                .map(|(run, ours)| ours / run.report.transactions_per_second)
+                .map(|(run, ours)| ours / value(run))
                 .collect();
             if let Some(ratio) = Spread::of(&values) {
                 let _ = writeln!(

@@ -60,6 +60,21 @@ pub(crate) struct Run {
     pub(crate) script: String,
     pub(crate) threads: u32,
     pub(crate) report: SysbenchReport,
+    pub(crate) length: Duration,
+    /// How long the replicas took after the run to execute all of it.
+    pub(crate) caught_up_after: Duration,
+}
+
+impl Run {
+    pub(crate) fn per_second(&self) -> f64 {
+        self.report.transactions_per_second
+    }
+
+    /// What the system as a whole took: until the last replica had it all.
+    pub(crate) fn per_second_everywhere(&self) -> f64 {
+        let length = self.length.as_secs_f64();
+        self.per_second() * length / (length + self.caught_up_after.as_secs_f64())
+    }
 }
 
 /// The benchmark's `main`.
@@ -100,12 +115,16 @@ async fn compare(args: &Args) -> anyhow::Result<()> {
                 for threads in &args.threads {
                     let length = Duration::from_secs(args.seconds);
                     let report = system.measure(script, *threads, length).await;
+                    // The next run does not begin with this one's backlog either.
+                    let caught_up_after = system.catch_up().await?;
                     let run = Run {
                         round,
                         peer,
                         script: script.clone(),
                         threads: *threads,
                         report,
+                        length,
+                        caught_up_after,
                     };
                     println!("  {}", table::line(&run));
                     runs.push(run);
@@ -116,7 +135,9 @@ async fn compare(args: &Args) -> anyhow::Result<()> {
         }
     }
     println!("\n{}", table::throughput(&runs));
-    println!("{}", table::ratios(&runs));
+    println!("{}", table::ratios(&runs, Run::per_second));
+    println!("until the last replica has executed it all:");
+    println!("{}", table::ratios(&runs, Run::per_second_everywhere));
     if let Some(peak) = memory_kib.iter().max() {
         println!("peak memory of a sidecar: {} MiB (VmHWM)", peak >> 10);
     }
