@@ -1,5 +1,6 @@
 //! The effects of role control on the server: each job is one future, and one runs at a time.
 
+mod clone;
 mod demote;
 mod promote;
 mod repair;
@@ -15,6 +16,8 @@ use quorate_replication::CaptureMetrics;
 use quorate_role::{Input, Job, JobId, JobResult};
 use quorate_types::{ClusterId, Epoch, Incarnation, NodeId, Uuid};
 use tokio::sync::{Mutex, mpsc, watch};
+
+pub(crate) use clone::CloneParts;
 
 use crate::server::{ServerError, ServerState, chain};
 
@@ -35,6 +38,7 @@ pub(crate) struct JobContext<N, H: Host> {
     pub(crate) demote_bound: Duration,
     pub(crate) drain_bound: Duration,
     pub(crate) inputs: mpsc::Sender<Input>,
+    pub(crate) clone: CloneParts,
     /// What the running job is at, for people.
     pub(crate) doing: watch::Sender<String>,
 }
@@ -55,6 +59,9 @@ pub(crate) enum JobError {
     /// Not a failure of the job: what it found only a clone can mend.
     #[error("{0}")]
     MustClone(String),
+    /// Nothing is wrong with it, but the log no longer has what it lacks.
+    #[error("{0}")]
+    Behind(String),
 }
 
 impl From<ControlError> for JobError {
@@ -79,10 +86,12 @@ impl<N: Net, H: Host> JobContext<N, H> {
             Job::Promote { epoch } => Box::pin(self.promote(server, id, epoch)).await,
             Job::EndWrites { patient, .. } => Box::pin(self.end_writes(server, patient)).await,
             Job::Demote { .. } => Box::pin(self.demote(server)).await,
+            Job::Clone => Box::pin(self.clone_server(server)).await,
             Job::StopServer { clean } => Box::pin(self.stop_server(server, clean)).await,
         };
         match result {
             Ok(()) => JobResult::Done,
+            Err(JobError::Behind(why)) => JobResult::Behind(why),
             Err(JobError::MustClone(why)) => JobResult::MustClone(why),
             Err(error) => JobResult::Failed(chain(&error)),
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use quorate_consensus::Consensus;
 use quorate_mysqld::{Host, Session};
 use quorate_net::Net;
-use quorate_role::{Input, Phase, ServerEvent};
+use quorate_role::{Input, JobResult, Phase, ServerEvent};
 use quorate_types::GtidSet;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
@@ -184,6 +184,8 @@ impl<N: Net, H: Host> Watcher<N, H> {
         }
         let status = session.replication_status().await?;
         if let Some(message) = self.errant(&executed).await {
+            let found = JobResult::MustClone(message.clone());
+            let _ = self.inputs.send(Input::Unmendable(found)).await;
             return Ok((executed, false, message));
         }
         let mut message = String::new();

@@ -23,6 +23,7 @@ impl<N: Net, H: Host> JobContext<N, H> {
         adopt: bool,
     ) -> Result<(), JobError> {
         server.forget_sessions();
+        super::clone::clear_beside(&server.host).await?;
         if server.host.data_folder_exists() && !server.host.claim()? {
             return Err(JobError::Failed(
                 "another process owns the data folder".to_owned(),
@@ -93,7 +94,13 @@ impl<N: Net, H: Host> JobContext<N, H> {
                     .to_owned(),
             )
         })?;
-        if (marker.cluster, marker.node) != (self.cluster, self.node) {
+        if marker.cluster == self.cluster && marker.node != self.node {
+            return Err(JobError::MustClone(format!(
+                "the data folder is a copy of node {}'s",
+                marker.node
+            )));
+        }
+        if marker.cluster != self.cluster {
             return Err(JobError::Failed(format!(
                 "the data folder belongs to node {} of cluster {}, this is node {} of cluster {}",
                 marker.node, marker.cluster, self.node, self.cluster,
@@ -143,7 +150,7 @@ impl<N: Net, H: Host> JobContext<N, H> {
 
     /// Applies through a read index obtained now, and on to the end of the server's last epoch:
     /// until then something of it may still become accepted (DESIGN 4, Repair).
-    async fn settle(&self, last_epoch: Option<Epoch>) {
+    pub(super) async fn settle(&self, last_epoch: Option<Epoch>) {
         while let Err(error) = self.consensus.barrier().await {
             tracing::debug!(
                 error = &error as &dyn std::error::Error,
@@ -167,6 +174,7 @@ impl<N: Net, H: Host> JobContext<N, H> {
         let accounts = Accounts {
             control: server.logins.control.clone(),
             capture: server.logins.capture.clone(),
+            clone: self.clone.password.clone(),
         };
         Ok(accounts.install(&mut root).await?)
     }
@@ -195,6 +203,14 @@ impl<N: Net, H: Host> JobContext<N, H> {
             return Err(JobError::MustClone(format!(
                 "it has transactions that were never accepted: {errant}"
             )));
+        }
+        if let Err(error) = self.consensus.accepted_log().seek(&executed).await {
+            return Err(match error {
+                quorate_consensus::ReadError::Purged { .. } => {
+                    JobError::Behind(format!("it is too old: {error}"))
+                }
+                error => JobError::Failed(format!("look for what it lacks: {}", chain(&error))),
+            });
         }
         self.doing("starting replication");
         session.start_replication(&feed).await?;
