@@ -195,9 +195,10 @@ impl<H: Host> ServerState<H> {
     pub(crate) async fn kill(&mut self) -> Result<(), ServerError> {
         self.forget_sessions();
         if let Some(process) = self.process() {
+            // Forgotten first: the end of a server that a job kills is no news.
+            self.running.send_replace(None);
             self.host.signal(&process, Signal::Kill)?;
             self.host.exited(&process).await;
-            self.running.send_replace(None);
         }
         Ok(())
     }
