@@ -231,7 +231,14 @@ impl<N: Net, H: Host> JobContext<N, H> {
         progress.waits_for_donor.store(false, Ordering::Relaxed);
         scratch.signal(&process, Signal::Kill)?;
         scratch.exited(&process).await;
-        copied
+        copied.map_err(|error| {
+            // The server only knows that the connection ended.
+            let why = failure
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
+            why.map_or(error, JobError::Failed)
+        })
     }
 
     /// Shows how far the copy is; returns when the donor is out of reach.
