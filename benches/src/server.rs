@@ -39,6 +39,8 @@ impl Server {
             // A peer's primary is writable from the start; the last option of a name counts.
             .arg("--super-read-only=OFF")
             .arg("--read-only=OFF")
+            // Theirs must have the history in their binlogs, to be sources one day.
+            .arg("--log-replica-updates=ON")
             .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

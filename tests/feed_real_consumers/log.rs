@@ -2,8 +2,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use quorate_replication::{
-    AcceptedEntry, AcceptedTransaction, CommittedLog, Fate, Propose, ReadBatch, ReadError,
-    TransactionBytes,
+    AcceptedEntry, AcceptedTransaction, CommittedLog, Fate, PendingFate, Propose, ReadBatch,
+    ReadError, TransactionBytes,
 };
 use quorate_types::{Command, Fragment, Gtid, GtidSet, LogIndex, Outcome};
 use tokio::sync::{oneshot, watch};
@@ -38,7 +38,7 @@ impl Log {
 }
 
 impl Propose for Log {
-    async fn propose(&self, command: Command) -> oneshot::Receiver<Fate> {
+    async fn propose(&self, command: Command) -> PendingFate {
         let (tx, rx) = oneshot::channel();
         let index = self.applied.borrow().next();
         let mut shared = self.shared.lock().expect("no panic");
@@ -90,7 +90,7 @@ impl Propose for Log {
         };
         tx.send(Fate::Applied { index, outcome })
             .expect("the receiver is below");
-        rx
+        rx.into()
     }
 }
 

@@ -17,6 +17,30 @@ pub struct GtidEvent {
 }
 
 const LOGICAL_CLOCK: u8 = 2;
+const CLOCK_TYPE_AT: usize = 25;
+const LAST_COMMITTED_AT: usize = 26;
+const SEQUENCE_NUMBER_AT: usize = 34;
+/// How much of a [`EventType::GTID`] event's body ends with the logical clocks.
+pub const CLOCKS_END: usize = 42;
+
+/// Lets at most `most` transactions run beside each other on a parallel applier, by the clocks in
+/// the beginning of a GTID event's body: the transaction then depends on more than its source says,
+/// which is always right.
+///
+/// MySQL's applier spins as long as a transaction could run and all its workers are busy
+/// (`Mts_submode_logical_clock::get_least_occupied_worker`), for minutes if it is behind; where a
+/// transaction depends on another it sleeps. So `most` should be the number of its workers.
+pub fn limit_parallel(front: &mut [u8; CLOCKS_END], most: u32) {
+    let clock = |at: usize| {
+        let bytes = front[at..at + 8].try_into().expect("it has eight bytes");
+        i64::from_le_bytes(bytes)
+    };
+    let (last_committed, sequence_number) = (clock(LAST_COMMITTED_AT), clock(SEQUENCE_NUMBER_AT));
+    let least = sequence_number.saturating_sub(most.into());
+    if front[CLOCK_TYPE_AT] == LOGICAL_CLOCK && last_committed < least {
+        front[LAST_COMMITTED_AT..SEQUENCE_NUMBER_AT].copy_from_slice(&least.to_le_bytes());
+    }
+}
 const SERIALIZATION_VERSION: u64 = 1;
 
 impl GtidEvent {
@@ -156,4 +180,30 @@ fn varlen_tag(cursor: &mut Cursor<'_>) -> Result<Tag, EventError> {
     }
     let text = std::str::from_utf8(text).map_err(|_| malformed)?;
     text.parse().map_err(|_| malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_would_run_beside_too_many_depends_on_more() {
+        let limited = |kind: u8, last_committed: i64, sequence_number: i64| {
+            let mut front = [7; CLOCKS_END];
+            front[CLOCK_TYPE_AT] = kind;
+            front[LAST_COMMITTED_AT..][..8].copy_from_slice(&last_committed.to_le_bytes());
+            front[SEQUENCE_NUMBER_AT..].copy_from_slice(&sequence_number.to_le_bytes());
+            let before = front;
+            limit_parallel(&mut front, 4);
+            assert_eq!(front[..LAST_COMMITTED_AT], before[..LAST_COMMITTED_AT]);
+            assert_eq!(front[SEQUENCE_NUMBER_AT..], before[SEQUENCE_NUMBER_AT..]);
+            i64::from_le_bytes(front[LAST_COMMITTED_AT..][..8].try_into().unwrap())
+        };
+        assert_eq!(limited(LOGICAL_CLOCK, 0, 100), 96);
+        assert_eq!(limited(LOGICAL_CLOCK, 97, 100), 97);
+        assert_eq!(limited(LOGICAL_CLOCK, 0, 4), 0);
+        assert_eq!(limited(LOGICAL_CLOCK, 0, i64::MIN), 0);
+        // Another kind of clock: nothing is known of these bytes.
+        assert_eq!(limited(1, 0, 100), 0);
+    }
 }

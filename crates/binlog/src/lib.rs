@@ -35,7 +35,7 @@ pub use event::{
 };
 pub use file::{Damage, FileScanner, Found, Group, MAGIC, ScanError};
 pub use format::FormatDescription;
-pub use gtid_event::GtidEvent;
+pub use gtid_event::{CLOCKS_END, GtidEvent, limit_parallel};
 pub use rewrite::{
     empty_checksum, empty_transaction, fake_rotate, heartbeat_v1, heartbeat_v2,
     previous_gtids_event, rewrite, rewritten_len, stream_format,

@@ -203,7 +203,7 @@ impl Machine {
             .await??;
         self.accepted.make_unreadable(&gtids, Some(upto));
         let write = Write::PurgeAcceptedTo(upto);
-        Ok(self.writer.write_lazily(vec![write]).await?)
+        Ok(self.writer.write_soon(vec![write]).await?)
     }
 
     /// Hands the records to the writer. They need no sync of their own: after a crash the entries

@@ -47,5 +47,5 @@ pub use repair::{
     kill_server, wait_until_free,
 };
 pub use seed::{Seed, SeedError, prepare_seed};
-pub use settings::{Finding, Settings, judge_variables};
+pub use settings::{Finding, REPLICA_PARALLEL_WORKERS, Settings, judge_variables};
 pub use version::{Version, VersionError};

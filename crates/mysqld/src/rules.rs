@@ -116,9 +116,9 @@ pub(crate) const RULES: &[Rule] = &[
     ),
     rule(
         "log_replica_updates",
-        "ON",
-        Accept::Same,
-        "every server's binlog has the whole history",
+        "OFF",
+        Accept::OneOf(&["OFF", "ON"]),
+        "Raft's log is the history: a replica need not write it once more",
     ),
     rule(
         "binlog_format",
@@ -200,7 +200,7 @@ pub(crate) const RULES: &[Rule] = &[
     ),
     rule(
         "replica_parallel_workers",
-        "4",
+        "16",
         Accept::AtLeast(1),
         "one applier falls behind",
     ),

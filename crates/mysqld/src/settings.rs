@@ -6,6 +6,10 @@ use crate::rules::{RULES, TRANSACTION_BYTES_MAX};
 use crate::seed::path_option;
 use crate::version::Version;
 
+/// As many transactions share a replica's syncs. MySQL's own default is four, which is fewer than
+/// commit beside each other on a busy primary.
+pub const REPLICA_PARALLEL_WORKERS: u32 = 16;
+
 /// What a server is started with in managed mode, beyond what every server is.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -36,7 +40,7 @@ impl Settings {
             buffer_pool_bytes: 128 << 20,
             performance_schema: true,
             transaction_bytes_max: TRANSACTION_BYTES_MAX,
-            replica_parallel_workers: 4,
+            replica_parallel_workers: REPLICA_PARALLEL_WORKERS,
             extra: Vec::new(),
         }
     }

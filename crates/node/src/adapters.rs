@@ -6,11 +6,11 @@ use std::sync::Arc;
 use quorate_consensus::{AcceptedLog, Consensus, ProposalFate, ReadIndexError};
 use quorate_mysqld::AcceptedIndex;
 use quorate_replication::{
-    AcceptedEntry, AcceptedTransaction, CommittedLog, Fate, Propose, ReadBatch, ReadError,
-    TransactionBytes,
+    AcceptedEntry, AcceptedTransaction, CommittedLog, Fate, PendingFate, Propose, ReadBatch,
+    ReadError, TransactionBytes,
 };
 use quorate_types::{Command, Epoch, Fragment, Gtid, GtidSet, LogIndex};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 /// Proposals of one epoch, bound to the leader that began it.
 #[derive(Clone)]
@@ -20,19 +20,15 @@ pub(crate) struct EpochProposer {
 }
 
 impl Propose for EpochProposer {
-    async fn propose(&self, command: Command) -> oneshot::Receiver<Fate> {
-        let (tx, rx) = oneshot::channel();
+    async fn propose(&self, command: Command) -> PendingFate {
         let answer = self.consensus.propose(self.epoch.0.leader, command).await;
-        tokio::spawn(async move {
-            let fate = match answer.await {
+        PendingFate::new(async {
+            match answer.await {
                 Ok(ProposalFate::Applied { index, outcome }) => Fate::Applied { index, outcome },
                 Ok(ProposalFate::Refused) => Fate::Refused,
                 Ok(ProposalFate::Unknown) | Err(_) => Fate::Unknown,
-            };
-            // Whoever stopped waiting has ended its epoch.
-            let _ = tx.send(fate);
-        });
-        rx
+            }
+        })
     }
 }
 

@@ -35,6 +35,8 @@ pub(crate) struct JobContext<N, H: Host> {
     pub(crate) capture_server_id: u32,
     pub(crate) capture_uuid: Uuid,
     pub(crate) capture_metrics: Arc<CaptureMetrics>,
+    /// Where capture runs: a commit then wakes no other thread on its way to Raft and back.
+    pub(crate) raft: tokio::runtime::Handle,
     pub(crate) demote_bound: Duration,
     pub(crate) drain_bound: Duration,
     pub(crate) inputs: mpsc::Sender<Input>,

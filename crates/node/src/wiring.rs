@@ -61,6 +61,7 @@ struct Wiring<'a, N: Net, H: Host> {
     feed_metrics: Arc<FeedMetrics>,
     tasks: JoinSet<()>,
     registry: Registry,
+    raft: tokio::runtime::Handle,
 }
 
 /// What role control and its watchers tell the rest.
@@ -93,6 +94,7 @@ pub(crate) fn wire<N: Net, H: Host>(
         feed_metrics: Arc::default(),
         tasks: JoinSet::new(),
         registry,
+        raft: raft.clone(),
     };
     wiring.feed_metrics.register(&mut wiring.registry);
     wiring
@@ -101,7 +103,11 @@ pub(crate) fn wire<N: Net, H: Host>(
     wiring.tasks.spawn(permits.run());
     let metrics = quorate_proxy::Metrics::new(&mut wiring.registry);
     let gate = wiring.gate(metrics.clone(), listeners.gate);
-    wiring.proxy(metrics, (listeners.read_write, listeners.read_only));
+    wiring.proxy(
+        metrics,
+        gate.clone(),
+        (listeners.read_write, listeners.read_only),
+    );
     // Only this machine reaches the one without certificates.
     let own_feed = listeners
         .own_feed
@@ -165,6 +171,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
     fn proxy(
         &mut self,
         metrics: quorate_proxy::Metrics,
+        own_gate: GateHandle,
         (read_write, read_only): (Listener, Listener),
     ) {
         let config = self.known.config.clone();
@@ -179,6 +186,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             dialer,
             tls: self.known.tls.clone(),
             node: config.node,
+            own_gate: Some(own_gate),
             settings: ProxySettings {
                 wait_max: config.timing.connection_wait,
                 max_lag_transactions: config.read_only.max_lag_transactions,
@@ -202,6 +210,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             tls: tls.map(Tls::server_config),
             accounts: Arc::new(move |user: &str| (user == FEED_USER).then(|| password.clone())),
             unix_seconds: Arc::new(move || wall_clock() / 1000),
+            parallel_max: quorate_mysqld::REPLICA_PARALLEL_WORKERS,
             seed: self.known.random.peek(),
         };
         let feed = Feed::new(Log::new(self.consensus.clone()), options, metrics);
@@ -306,6 +315,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             capture_server_id: cluster_server_id ^ (known.config.node.0 as u32) << 1,
             capture_uuid: Uuid(capture_uuid.0),
             capture_metrics,
+            raft: self.raft.clone(),
             demote_bound: known.config.timing.demote_bound,
             drain_bound: known.config.timing.switchover_drain,
             inputs: self.inputs.clone(),

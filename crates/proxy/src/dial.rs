@@ -4,6 +4,7 @@ use quorate_net::{BoxIo, Endpoint, Net, Tls, node_server_name};
 use quorate_types::{ClusterId, Epoch, NodeId};
 use tokio::time::timeout;
 
+use crate::gate::GateHandle;
 use crate::gate_protocol::{Answer, HandshakeError, Hello, Purpose, Refusal};
 
 /// A member that does not even accept a connection within this is looked for elsewhere.
@@ -48,6 +49,8 @@ pub(crate) enum OpenGateError {
 pub(crate) struct OpenGate<'a, N> {
     pub(crate) net: &'a N,
     pub(crate) tls: Option<&'a Tls>,
+    /// This process's own gate, if that is the one to open.
+    pub(crate) own: Option<&'a GateHandle>,
     pub(crate) endpoint: Option<Endpoint>,
     pub(crate) cluster: ClusterId,
     pub(crate) from: NodeId,
@@ -71,6 +74,9 @@ impl<N: Net> OpenGate<'_, N> {
             source,
         };
         let connect = async {
+            if let Some(own) = self.own {
+                return own.connect().await;
+            }
             let io = self.net.connect(&endpoint).await?;
             match self.tls {
                 Some(tls) => tls.connect(io, &node_server_name(node)).await,

@@ -2,10 +2,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use quorate_net::{BoxIo, Endpoint, Listener, Net, Tls};
 use quorate_types::{Epoch, NodeId};
 use tokio::io::AsyncWriteExt;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::RoleWatch;
@@ -20,6 +21,10 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 /// The longest that a hello may ask the gate to wait for its node.
 const WAIT_MAX: Duration = Duration::from_secs(30);
+/// What may be on its way between this node's own proxy and its gate, in each direction.
+const IN_PROCESS_BYTES: usize = 16 * 1024;
+/// Connections from this process that the gate has not taken yet.
+const CONNECTING_MAX: usize = 64;
 /// How often a gate that waits, or that serves reads, asks again what no channel announces.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -51,12 +56,14 @@ pub struct Gate<N, R> {
     parts: Arc<GateParts<N, R>>,
     sessions: Arc<Sessions>,
     metrics: PortMetrics,
+    from_here: mpsc::Receiver<BoxIo>,
 }
 
 /// Tells how far a gate is closed.
 #[derive(Clone)]
 pub struct GateHandle {
     sessions: Arc<Sessions>,
+    to_gate: mpsc::Sender<BoxIo>,
     serving: watch::Receiver<Option<Epoch>>,
 }
 
@@ -71,6 +78,18 @@ impl GateHandle {
         };
         // The sender lives in `self.sessions`.
         let _ = self.sessions.open.subscribe().wait_for(over).await;
+    }
+
+    /// A connection from inside this process, which needs no network and no TLS.
+    ///
+    /// # Errors
+    /// If the gate is gone.
+    pub(crate) async fn connect(&self) -> std::io::Result<BoxIo> {
+        let (ours, theirs) = tokio::io::duplex(IN_PROCESS_BYTES);
+        match self.to_gate.send(BoxIo::new(theirs)).await {
+            Ok(()) => Ok(BoxIo::new(ours)),
+            Err(_) => Err(std::io::ErrorKind::ConnectionRefused.into()),
+        }
     }
 
     /// Open sessions that read from this node as a replica.
@@ -159,27 +178,41 @@ impl<N: Net, R: RoleWatch> Gate<N, R> {
             reading: watch::Sender::default(),
             fit_for_reads: watch::Sender::new(parts.role.may_serve_reads()),
         });
+        let (to_gate, from_here) = mpsc::channel(CONNECTING_MAX);
         let handle = GateHandle {
             sessions: Arc::clone(&sessions),
+            to_gate,
             serving: parts.role.serving(),
         };
         let gate = Self {
             metrics: parts.metrics.port("gate"),
             parts: Arc::new(parts),
             sessions,
+            from_here,
         };
         (gate, handle)
     }
 
     /// Serves until dropped, which ends every session.
-    pub async fn run(self, listener: Listener) {
+    pub async fn run(mut self, listener: Listener) {
+        let (_, none) = mpsc::channel(1);
+        let mut from_here = std::mem::replace(&mut self.from_here, none);
+        let from_here = stream::poll_fn(move |cx| from_here.poll_recv(cx).map(|io| io.map(Ok)));
+        // Without anyone who could connect from here the gate serves on.
+        let from_here = Box::pin(from_here.chain(stream::pending()));
         let gate = Arc::new(self);
-        let sessions = serve_each(listener.incoming, "gate", |io| {
-            let gate = Arc::clone(&gate);
-            async move { gate.session(io).await }
-        });
+        let serve = |incoming, tls: Option<Tls>| {
+            let gate = &gate;
+            serve_each(incoming, "gate", move |io| {
+                let (gate, tls) = (Arc::clone(gate), tls.clone());
+                async move { gate.session(io, tls).await }
+            })
+        };
+        let sessions = serve(listener.incoming, gate.parts.tls.clone());
+        let sessions_from_here = serve(from_here, None);
         tokio::select! {
             () = sessions => {}
+            () = sessions_from_here => {}
             () = gate.watch_reads() => {}
         }
     }
@@ -192,8 +225,9 @@ impl<N: Net, R: RoleWatch> Gate<N, R> {
         }
     }
 
-    async fn session(&self, io: BoxIo) {
-        let Ok(Some((mut client, hello))) = timeout(HANDSHAKE_MAX, self.greet(io)).await else {
+    async fn session(&self, io: BoxIo, tls: Option<Tls>) {
+        let greeted = timeout(HANDSHAKE_MAX, self.greet(io, tls)).await;
+        let Ok(Some((mut client, hello))) = greeted else {
             self.metrics.refused("handshake");
             return;
         };
@@ -216,8 +250,8 @@ impl<N: Net, R: RoleWatch> Gate<N, R> {
     }
 
     /// TLS and the hello; none for a stranger, who is told nothing.
-    async fn greet(&self, io: BoxIo) -> Option<(BoxIo, Hello)> {
-        let (mut client, certificate) = match &self.parts.tls {
+    async fn greet(&self, io: BoxIo, tls: Option<Tls>) -> Option<(BoxIo, Hello)> {
+        let (mut client, certificate) = match tls {
             Some(tls) => match tls.accept(io).await {
                 Ok((client, certificate)) => (client, Some(certificate)),
                 Err(error) => {

@@ -13,6 +13,7 @@ use crate::accept::serve_each;
 use crate::dial::{GateDialer, OpenGate, OpenGateError};
 use crate::error_packet;
 use crate::framing::{Ending, Framing};
+use crate::gate::GateHandle;
 use crate::gate_protocol::Purpose;
 use crate::metrics::{Metrics, PortMetrics};
 use crate::pump::{End, Watch, pump};
@@ -52,6 +53,8 @@ pub struct ProxyParts<N, R, D> {
     pub tls: Option<Tls>,
     /// This node.
     pub node: NodeId,
+    /// Its gate: sessions that it serves itself need no network in between.
+    pub own_gate: Option<GateHandle>,
     pub settings: ProxySettings,
     pub metrics: Metrics,
 }
@@ -155,6 +158,11 @@ impl<N: Net, R: RoleWatch, D: GateDialer> Proxy<N, R, D> {
         OpenGate {
             net: &self.parts.net,
             tls: self.parts.tls.as_ref(),
+            own: self
+                .parts
+                .own_gate
+                .as_ref()
+                .filter(|_| to == self.parts.node),
             endpoint: self.parts.dialer.endpoint_of(to),
             cluster,
             from: self.parts.node,

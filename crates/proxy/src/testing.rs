@@ -244,6 +244,7 @@ async fn start_node(
         dialer,
         tls: None,
         node: id,
+        own_gate: Some(gate_handle.clone()),
         settings,
         metrics: Metrics::default(),
     });

@@ -109,6 +109,7 @@ async fn start(server: Endpoint) -> Endpoint {
         dialer: move |_| Some(gate_address.clone()),
         tls: None,
         node: NodeId(1),
+        own_gate: None,
         settings: ProxySettings::default(),
         metrics: Metrics::default(),
     });

@@ -1,5 +1,7 @@
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use quorate_types::{BinlogSource, Command, Epoch, Fragment, Gtid, GtidSet, LogIndex, Outcome};
@@ -17,6 +19,36 @@ pub enum Fate {
     Unknown,
 }
 
+/// The fate of a proposal, as a future.
+pub struct PendingFate(Pin<Box<dyn Future<Output = Fate> + Send>>);
+
+impl PendingFate {
+    pub fn new(fate: impl Future<Output = Fate> + Send + 'static) -> Self {
+        Self(Box::pin(fate))
+    }
+}
+
+impl std::fmt::Debug for PendingFate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PendingFate")
+    }
+}
+
+/// A dropped sender says nothing about the fate.
+impl From<oneshot::Receiver<Fate>> for PendingFate {
+    fn from(fate: oneshot::Receiver<Fate>) -> Self {
+        Self::new(async { fate.await.unwrap_or(Fate::Unknown) })
+    }
+}
+
+impl Future for PendingFate {
+    type Output = Fate;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Fate> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
 /// The way into the log for one epoch: bound to the leader that began it, never forwarded.
 ///
 /// **Order.** Entries are appended in the order in which the futures of `propose` complete; one
@@ -26,9 +58,8 @@ pub enum Fate {
 /// may wait). The fate comes when it is known, which takes as long as it takes: there is no
 /// time-out, since a time-out says nothing about a transaction's fate (DESIGN 3, Proposals).
 ///
-/// **Cancellation.** A dropped sender of the fate is [`Fate::Unknown`].
 pub trait Propose: Clone + Send + Sync + 'static {
-    fn propose(&self, command: Command) -> impl Future<Output = oneshot::Receiver<Fate>> + Send;
+    fn propose(&self, command: Command) -> impl Future<Output = PendingFate> + Send;
 }
 
 /// The accepted part of the log, as far as it is applied on this node.

@@ -49,6 +49,9 @@ pub struct FeedOptions {
     pub accounts: Accounts,
     /// Seconds since 1970, by which replicas tell how far they are behind.
     pub unix_seconds: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// How many transactions a consumer may apply beside each other: the workers of our own
+    /// replicas (see [`quorate_binlog::limit_parallel`]).
+    pub parallel_max: u32,
     /// For the salts of logins: random, but in a simulation.
     pub seed: u64,
 }

@@ -15,8 +15,8 @@ mod metrics;
 
 pub use capture::{Capture, CaptureEnd, CaptureOptions, ReadStopped};
 pub use contract::{
-    AcceptedEntry, AcceptedTransaction, CommittedLog, Fate, Propose, ReadBatch, ReadError,
-    TransactionBytes,
+    AcceptedEntry, AcceptedTransaction, CommittedLog, Fate, PendingFate, Propose, ReadBatch,
+    ReadError, TransactionBytes,
 };
 pub use feed::{Accounts, Feed, FeedOptions, START_FILE, stable_identity};
 pub use metrics::{

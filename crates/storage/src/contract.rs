@@ -94,6 +94,14 @@ pub trait LogDisk: Send + 'static {
     /// The disk's. Durability is unknown then.
     fn sync(&mut self) -> Result<(), Error>;
 
+    /// Does what nobody waits for, at a time when nobody waits.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn tidy(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// A handle that reads what is written, at any time, from any thread.
     fn reader(&self) -> Self::Reader;
 

@@ -1,35 +1,33 @@
-//! The log's disk in production: sled, with a sync of our own.
+//! The log's disk in production: sled, behind a journal that makes a group durable in one write.
 
+mod base;
 mod failure;
 mod frame;
+mod journal;
+mod overlay;
 mod reader;
 mod records;
 mod values;
 mod witness;
 
-use std::fs::File;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use quorate_types::LogIndex;
+use self::base::Base;
+use self::frame::VALUE_BYTES_MAX;
+use self::journal::Journal;
+use self::overlay::Overlay;
+use crate::contents::{Bounds, bounds_after};
+use crate::{Error, LogDisk, Write};
 
-use self::failure::{Failure, guarded};
-use self::reader::Shared;
-use self::records::RecordTree;
-use self::values::{Floor, Generations, Values};
-use crate::contents::bounds_after;
-use crate::{Error, LogDisk, MetaKey, Record, Write};
+pub use self::overlay::SledReader;
 
-pub use self::reader::SledReader;
-
-/// sled keeps a page whole in its log only below a quarter of this; larger ones go to files that
-/// it never syncs. Fixed when a folder is made.
-const SEGMENT_BYTES: usize = 8 << 20;
-/// How much of what was purged a write removes on its way, so that no write waits for a purge.
-const SWEEP_VALUES_MAX: usize = 256;
-/// How many syncs pass between two entries of the witness, and looks at the folder of sled's blobs.
-const WITNESS_SYNCS: u64 = 256;
+/// What waits in the journal for sled until it is moved on: enough that sled gets full values.
+const MOVE_BYTES: u64 = 256 << 10;
+/// A group that is larger gains nothing from the journal: sled gets it at once.
+const JOURNALED_BYTES_MAX: u64 = 1 << 20;
+/// What nobody syncs is given to sled unsynced before it takes more memory than this.
+const FRESH_BYTES_MAX: u64 = 4 << 20;
 
 /// How a [`SledDisk`] is to be opened.
 #[derive(Clone, Debug)]
@@ -60,29 +58,29 @@ pub enum SyncMode {
 
 /// A log's disk in a folder of its own, kept by sled.
 ///
-/// sled's own flush never reaches the device on Linux, so a sync flushes and then calls
-/// `fdatasync` on sled's file. What was purged disappears at once and is removed bit by bit.
+/// sled makes a group durable in several writes, each waited for by another of its threads. So a
+/// group goes to a journal first (one write, one `fdatasync`), stays readable from memory, and is
+/// moved on to sled with its neighbours when there is time. sled remembers the last frame of the
+/// journal that it has whole; what comes after that frame is moved on when the store opens.
+///
+/// What takes something away (a truncation, a purge) goes to sled alone, behind all before it.
 #[derive(Debug)]
 pub struct SledDisk {
-    shared: Arc<Shared>,
-    generations: Generations,
-    db: sled::Db,
-    /// sled's file, opened once more to sync it.
-    file: File,
-    sync: SyncMode,
-    syncs: u64,
-    /// The newest number that sled's log and the witness both have.
-    mark: u64,
-    /// Whether values below a floor may be left, of the log and of the accepted transactions.
-    log_unswept: bool,
-    accepted_unswept: bool,
-    /// After an error the contents are not known, so nothing is done any more.
+    base: Base,
+    journal: Journal,
+    overlay: Arc<Overlay>,
+    bounds: Bounds,
+    /// Taken, and in no file yet.
+    fresh: Vec<Write>,
+    fresh_bytes: u64,
+    /// Durable in the journal, and not in sled yet.
+    journaled: Vec<Write>,
+    journaled_bytes: u64,
+    /// Whether sled has something that neither it nor the journal made durable.
+    base_unsynced: bool,
+    /// After an error nothing is known, so nothing is done any more.
     failed: bool,
 }
-
-/// How often, and how long apart, a store that is in use is looked at again before that is an error.
-const IN_USE_LOOKS: u32 = 50;
-const IN_USE_LOOK: std::time::Duration = std::time::Duration::from_millis(20);
 
 impl SledDisk {
     /// Opens the folder, or makes it. Blocks while sled reads its log.
@@ -91,213 +89,146 @@ impl SledDisk {
     /// [`Error::InUse`] while another process has it open, [`Error::Corrupt`] if it is damaged, or
     /// the disk's.
     pub fn open(dir: &Path, options: &Options) -> Result<Self, Error> {
-        let open = || {
-            guarded(|| Self::try_open(dir, options)).map_err(|failure| match failure {
-                // While it opens, sled panics on what it cannot read.
-                Failure::Panic(what) => Error::Corrupt {
-                    dir: dir.to_path_buf(),
-                    what,
-                },
-                failure => failure.at("open log", dir),
-            })
-        };
-        // Who had it open may be ending: a process, or sled's own threads, which let go of a store
-        // some time after it was dropped.
-        for _ in 0..IN_USE_LOOKS {
-            match open() {
-                Err(Error::InUse { .. }) => std::thread::sleep(IN_USE_LOOK),
-                opened => return opened,
-            }
-        }
-        open()
-    }
-
-    fn try_open(dir: &Path, options: &Options) -> Result<Self, Failure> {
-        let path = dir.join("db");
-        // A killed process may have left what no disk has yet. sled would write down that it read
-        // it, and after a power loss look for it.
-        if path.exists() {
-            File::options()
-                .read(true)
-                .write(true)
-                .open(&path)?
-                .sync_all()?;
-        }
-        let db = sled::Config::new()
-            .path(dir)
-            .mode(sled::Mode::HighThroughput)
-            .flush_every_ms(None)
-            .segment_size(SEGMENT_BYTES)
-            .cache_capacity(options.cache_bytes)
-            .open()?;
-        check_blobs(dir)?;
-        let log = RecordTree::new(db.open_tree("log")?, true);
-        let accepted = RecordTree::new(db.open_tree("accepted")?, false);
-        let values = Values::new(db.open_tree("meta")?);
-        let generations = values.recover()?;
-        let mark = values.mark()?;
-        if mark < witness::read(dir)? {
-            return Err(Failure::Damage(
-                "what was synced before is gone from sled's log",
-            ));
-        }
-        log.drop_partial_tail()?;
-        accepted.drop_partial_tail()?;
-        let shared = Shared::open(dir.to_path_buf(), log, accepted, values)?;
-        let mut disk = Self {
-            shared: Arc::new(shared),
-            generations,
-            db,
-            file: File::options().read(true).write(true).open(&path)?,
-            sync: options.sync,
-            syncs: 0,
-            mark,
-            log_unswept: true,
-            accepted_unswept: true,
-            failed: false,
-        };
-        // Nobody may act on what was found before it is durable, the names of the files included.
-        disk.testify()?;
-        disk.file.sync_all()?;
-        if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            File::open(parent)?.sync_all()?;
-        }
-        Ok(disk)
-    }
-
-    fn try_write(&mut self, writes: Vec<Write>) -> Result<(), Failure> {
-        for write in writes {
-            match write {
-                Write::Append(records) => self.append(&records)?,
-                Write::TruncateFrom(index) => self.shared.truncate_from(index)?,
-                Write::PurgeTo(index) => self.purge_log_to(index)?,
-                Write::SetMeta(key, value) => self.set_meta(key, &value)?,
-                Write::PutAccepted(records) => self.put_accepted(&records)?,
-                Write::PurgeAcceptedTo(index) => self.purge_accepted_below(index.next())?,
-                Write::ClearAccepted => self.purge_accepted_below(LogIndex(u64::MAX))?,
-            }
-        }
-        self.sweep_some()
-    }
-
-    fn append(&mut self, records: &[Record]) -> Result<(), Failure> {
-        let Some(first) = records.first() else {
-            return Ok(());
-        };
-        let state = self.shared.state();
-        if state.bounds.is_none() && first.index < state.log_floor {
-            while self.shared.log.sweep(state.log_floor, SWEEP_VALUES_MAX)? {}
-            self.shared.set_floor(Floor::Log, first.index)?;
-        }
-        self.shared.log.insert(records)?;
-        self.shared.appended(records);
-        Ok(())
-    }
-
-    fn set_meta(&mut self, key: MetaKey, value: &[u8]) -> Result<(), Failure> {
-        let values = &self.shared.values;
-        let generation = values.put_pieces(&self.generations, key, value)?;
-        if generation.is_none() && !Values::is_in_pieces(&self.generations, key) {
-            return values.flip(key, None, value);
-        }
-        self.shared.flip_pieces(key, generation, value)?;
-        values.forget_old(&mut self.generations, key, generation)
-    }
-
-    fn purge_log_to(&mut self, index: LogIndex) -> Result<(), Failure> {
-        // A mark below the first record would say nothing new; one in an empty log is remembered
-        // only by what is above it, so it says nothing either.
-        let purges = self
-            .shared
-            .state()
-            .bounds
-            .is_some_and(|(first, _)| first <= index);
-        if purges {
-            self.shared.set_floor(Floor::Log, index.next())?;
-            self.log_unswept = true;
-        }
-        Ok(())
-    }
-
-    fn purge_accepted_below(&mut self, floor: LogIndex) -> Result<(), Failure> {
-        if floor > self.shared.state().accepted_floor {
-            self.shared.set_floor(Floor::Accepted, floor)?;
-            self.accepted_unswept = true;
-        }
-        Ok(())
-    }
-
-    fn put_accepted(&mut self, records: &[Record]) -> Result<(), Failure> {
-        let Some(first) = records.iter().map(|record| record.index).min() else {
-            return Ok(());
-        };
-        let floor = self.shared.state().accepted_floor;
-        if first < floor {
-            // What was dropped must be gone before the floor sinks, or it would come back.
-            while self.shared.accepted.sweep(floor, SWEEP_VALUES_MAX)? {}
-            self.shared.set_floor(Floor::Accepted, first)?;
-        }
-        self.shared.accepted.insert(records)
-    }
-
-    fn sweep_some(&mut self) -> Result<(), Failure> {
-        let state = self.shared.state();
-        if self.log_unswept {
-            self.log_unswept = self.shared.log.sweep(state.log_floor, SWEEP_VALUES_MAX)?;
-        }
-        if self.accepted_unswept {
-            let floor = state.accepted_floor;
-            self.accepted_unswept = self.shared.accepted.sweep(floor, SWEEP_VALUES_MAX)?;
-        }
-        Ok(())
-    }
-
-    fn try_sync(&mut self) -> Result<(), Failure> {
-        self.syncs += 1;
-        if self.syncs.is_multiple_of(WITNESS_SYNCS) {
-            check_blobs(&self.shared.dir)?;
-            return self.testify();
-        }
-        self.flush()
-    }
-
-    fn flush(&mut self) -> Result<(), Failure> {
-        self.db.flush()?;
-        if self.sync == SyncMode::Fdatasync {
-            self.file.sync_data()?;
-        }
-        Ok(())
-    }
-
-    /// Syncs, and writes down outside of sled that it did.
-    fn testify(&mut self) -> Result<(), Failure> {
-        let mark = self.mark + 1;
-        self.shared.values.set_mark(mark)?;
-        self.flush()?;
-        witness::write(&self.shared.dir, mark)?;
-        self.mark = mark;
-        Ok(())
-    }
-
-    /// Runs one step of the writer; after an error there is no other.
-    fn step(
-        &mut self,
-        action: &'static str,
-        step: impl FnOnce(&mut Self) -> Result<(), Failure>,
-    ) -> Result<(), Error> {
-        let dir = self.shared.dir.clone();
-        if self.failed {
-            let source = io::Error::other("an earlier step failed");
-            return Err(Error::Io {
-                action,
-                dir,
-                source,
+        let mut base = Base::open(dir, options)?;
+        let mark = base.journal_mark()?;
+        let (mut journal, found) =
+            Journal::open(dir, options.sync, mark).map_err(|e| e.at("open the journal", dir))?;
+        if !found.is_empty() {
+            let writes = found.into_iter().filter_map(|write| {
+                // A crash came after sled had them and before it had the mark.
+                not_before(write, base.bounds())
             });
+            base.write(writes.collect())?;
+            base.set_journal_mark(journal.last_frame())?;
+            base.sync()?;
         }
-        guarded(|| step(self)).map_err(|failure| {
-            self.failed = true;
-            failure.at(action, &dir)
+        journal.restart();
+        let bounds = base.bounds();
+        Ok(Self {
+            overlay: Arc::new(Overlay::new(bounds)),
+            base,
+            journal,
+            bounds,
+            fresh: Vec::new(),
+            fresh_bytes: 0,
+            journaled: Vec::new(),
+            journaled_bytes: 0,
+            base_unsynced: false,
+            failed: false,
         })
+    }
+
+    /// Moves on to sled what the journal has.
+    fn move_on(&mut self) -> Result<(), Error> {
+        if self.journaled.is_empty() {
+            return Ok(());
+        }
+        self.base.write(std::mem::take(&mut self.journaled))?;
+        self.journaled_bytes = 0;
+        self.base.set_journal_mark(self.journal.last_frame())?;
+        self.overlay.replace(&self.fresh, self.bounds);
+        Ok(())
+    }
+
+    /// Gives everything to sled, so that what comes next may go there without the journal.
+    fn settle(&mut self) -> Result<(), Error> {
+        self.move_on()?;
+        if !self.fresh.is_empty() {
+            self.base.write(std::mem::take(&mut self.fresh))?;
+            self.fresh_bytes = 0;
+            self.base_unsynced = true;
+            self.overlay.replace(&[], self.bounds);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, write: Write) -> Result<(), Error> {
+        let bounds = bounds_after(self.bounds, &write)?;
+        if is_journaled(&write) {
+            self.bounds = bounds;
+            self.overlay.add(&write, bounds);
+            self.fresh_bytes += write.bytes();
+            self.fresh.push(write);
+            return Ok(());
+        }
+        self.settle()?;
+        self.base.write(vec![write])?;
+        self.base_unsynced = true;
+        self.bounds = bounds;
+        self.overlay.cut(bounds);
+        Ok(())
+    }
+
+    fn try_write(&mut self, writes: Vec<Write>) -> Result<(), Error> {
+        writes.into_iter().try_for_each(|write| self.take(write))?;
+        if self.fresh_bytes > FRESH_BYTES_MAX {
+            self.settle()?;
+        }
+        Ok(())
+    }
+
+    fn try_sync(&mut self) -> Result<(), Error> {
+        if self.base_unsynced || self.fresh_bytes > JOURNALED_BYTES_MAX {
+            self.settle()?;
+            return self.sync_base();
+        }
+        if self.fresh.is_empty() {
+            return Ok(());
+        }
+        if !self.journal.prepare(&self.fresh) {
+            self.move_on()?;
+            self.sync_base()?;
+        }
+        if !self.journal.has_room() {
+            self.settle()?;
+            return self.sync_base();
+        }
+        self.journal.write()?;
+        self.journaled.append(&mut self.fresh);
+        self.journaled_bytes += std::mem::take(&mut self.fresh_bytes);
+        Ok(())
+    }
+
+    /// Runs one step; after one that failed there is no other.
+    fn step(&mut self, step: impl FnOnce(&mut Self) -> Result<(), Error>) -> Result<(), Error> {
+        if self.failed {
+            return Err(self.base.failed_before());
+        }
+        let result = step(self);
+        self.failed = result.is_err();
+        result
+    }
+
+    /// Syncs sled; nothing of the journal is needed any more.
+    fn sync_base(&mut self) -> Result<(), Error> {
+        self.base.sync()?;
+        self.base_unsynced = false;
+        self.journal.restart();
+        Ok(())
+    }
+}
+
+/// Whether the journal takes this write: it only adds, so that reading it from memory over sled's
+/// contents is right.
+fn is_journaled(write: &Write) -> bool {
+    match write {
+        Write::Append(_) | Write::PutAccepted(_) => true,
+        Write::SetMeta(_, value) => value.len() < VALUE_BYTES_MAX,
+        Write::TruncateFrom(_)
+        | Write::PurgeTo(_)
+        | Write::PurgeAcceptedTo(_)
+        | Write::ClearAccepted => false,
+    }
+}
+
+/// What of a write does not stand in a log of these bounds.
+fn not_before(write: Write, bounds: Bounds) -> Option<Write> {
+    match (write, bounds) {
+        (Write::Append(mut records), Some((_, last))) => {
+            records.retain(|record| record.index > last);
+            (!records.is_empty()).then_some(Write::Append(records))
+        }
+        (write, _) => Some(write),
     }
 }
 
@@ -305,49 +236,26 @@ impl LogDisk for SledDisk {
     type Reader = SledReader;
 
     fn write(&mut self, writes: Vec<Write>) -> Result<(), Error> {
-        writes
-            .iter()
-            .try_fold(self.shared.state().bounds, bounds_after)?;
-        self.step("write log", |disk| disk.try_write(writes))
+        writes.iter().try_fold(self.bounds, bounds_after)?;
+        self.step(|disk| disk.try_write(writes))
     }
 
     fn sync(&mut self) -> Result<(), Error> {
-        self.step("sync log", Self::try_sync)
+        self.step(Self::try_sync)
+    }
+
+    fn tidy(&mut self) -> Result<(), Error> {
+        if self.journaled_bytes < MOVE_BYTES {
+            return Ok(());
+        }
+        self.step(Self::move_on)
     }
 
     fn reader(&self) -> SledReader {
-        SledReader::new(Arc::clone(&self.shared))
+        SledReader::new(self.base.reader(), Arc::clone(&self.overlay))
     }
 
     fn disk_bytes(&self) -> Result<u64, Error> {
-        let dir = &self.shared.dir;
-        folder_bytes(dir).map_err(|error| Failure::from(error).at("measure log", dir))
+        self.base.disk_bytes()
     }
-}
-
-/// The bytes of the files in a folder, sled's snapshots among them.
-fn folder_bytes(dir: &Path) -> io::Result<u64> {
-    let mut bytes_sum = 0;
-    for entry in std::fs::read_dir(dir)? {
-        match entry?.metadata() {
-            Ok(metadata) if metadata.is_file() => bytes_sum += metadata.len(),
-            Ok(_) => {}
-            // sled replaces its snapshots.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(bytes_sum)
-}
-
-/// sled puts what is too large for its log into files that it never syncs. The sizes here never
-/// let it come to that; if it did after all, a power loss could take what was promised.
-fn check_blobs(dir: &Path) -> Result<(), Failure> {
-    let blobs: PathBuf = dir.join("blobs");
-    if blobs.exists() && std::fs::read_dir(blobs)?.next().is_some() {
-        return Err(Failure::Damage(
-            "sled keeps a value in a file that it never syncs",
-        ));
-    }
-    Ok(())
 }

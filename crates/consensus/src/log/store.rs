@@ -213,6 +213,6 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             Write::SetMeta(MetaKey::Purged, codec::log_id_to_bytes(upto)),
             Write::PurgeTo(LogIndex(upto.index)),
         ];
-        Ok(self.writer.write_lazily(writes).await?)
+        Ok(self.writer.write_soon(writes).await?)
     }
 }

@@ -1,11 +1,12 @@
 //! The only writer of the log's disk: what arrives together is written and synced together.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use openraft::storage::IOFlushed;
 use quorate_storage::{LogDisk, Record, Write};
 use quorate_types::LogIndex;
+use tokio::sync::mpsc::error::SendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -20,6 +21,10 @@ const GROUP_MAX: usize = 1024;
 /// (proposals by capture, entries of a leader by the transport), so this is never reached unless
 /// that bound is broken.
 const QUEUE_MAX: usize = 65_536;
+
+/// How much of what nobody waits for may wait for something to go along with.
+const LAZY_MAX: usize = 4096;
+const LAZY_BYTES_MAX: u64 = 256 << 10;
 
 /// Where writes happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +52,10 @@ impl From<WriteError> for std::io::Error {
 
 /// Whom to tell when a request is done.
 pub(crate) enum Done {
-    /// Nobody: it becomes durable with whatever is synced next.
+    /// Nobody: it is written, and becomes durable, with whatever is synced next.
     Lazy,
+    /// Nobody, but it is written at once: it makes room.
+    Soon,
     /// The index of accepted transactions: its records up to this one can be read from the disk.
     Indexed(LogIndex),
     /// openraft, and whoever counts appends (see `Tail`).
@@ -84,8 +91,27 @@ pub(crate) struct Writer {
 
 #[derive(Clone)]
 enum Target {
-    Thread(mpsc::Sender<Option<Request>>),
+    Thread(Thread),
     Inline(Arc<Mutex<Option<Box<dyn Groups>>>>),
+}
+
+/// The queue of the writer's thread. What nobody waits for does not wake it: it goes along with
+/// what comes next.
+#[derive(Clone)]
+struct Thread {
+    queue: mpsc::Sender<Message>,
+    lazy: Arc<Mutex<Lazy>>,
+}
+
+#[derive(Default)]
+struct Lazy {
+    requests: Vec<Request>,
+    bytes: u64,
+}
+
+enum Message {
+    Requests(Vec<Request>),
+    Close,
 }
 
 trait Groups: Send {
@@ -113,7 +139,10 @@ impl Writer {
                 std::thread::Builder::new()
                     .name("log-writer".into())
                     .spawn(move || serve(&mut owner, &mut requests))?;
-                Target::Thread(queue)
+                Target::Thread(Thread {
+                    queue,
+                    lazy: Arc::default(),
+                })
             }
         };
         Ok(Self { to, failed })
@@ -127,10 +156,7 @@ impl Writer {
     /// Hands a request over; they take effect in the order of these calls.
     pub(crate) async fn send(&self, request: Request) -> Result<(), WriteError> {
         match &self.to {
-            Target::Thread(queue) => queue
-                .send(Some(request))
-                .await
-                .map_err(|_| self.why_closed()),
+            Target::Thread(thread) => thread.send(request).await.map_err(|_| self.why_closed()),
             Target::Inline(owner) => {
                 let mut owner = owner.lock().unwrap_or_else(PoisonError::into_inner);
                 match owner.as_mut() {
@@ -162,14 +188,19 @@ impl Writer {
         .await
     }
 
+    /// Writes what makes room, soon.
+    pub(crate) async fn write_soon(&self, writes: Vec<Write>) -> Result<(), WriteError> {
+        self.send(Request {
+            writes,
+            done: Done::Soon,
+        })
+        .await
+    }
+
     /// Does what was asked before, then lets go of the disk; later requests fail.
     pub(crate) async fn close(&self) {
         match &self.to {
-            Target::Thread(queue) => {
-                if queue.send(None).await.is_ok() {
-                    queue.closed().await;
-                }
-            }
+            Target::Thread(thread) => thread.close().await,
             Target::Inline(owner) => {
                 owner.lock().unwrap_or_else(PoisonError::into_inner).take();
             }
@@ -181,15 +212,60 @@ impl Writer {
     }
 }
 
+impl Thread {
+    async fn send(&self, request: Request) -> Result<(), SendError<()>> {
+        let is_lazy = matches!(request.done, Done::Lazy | Done::Indexed(_));
+        if is_lazy && self.keep(&request) {
+            let mut lazy = self.lazy();
+            lazy.bytes += request.bytes();
+            lazy.requests.push(request);
+            return Ok(());
+        }
+        self.send_now(Some(request)).await
+    }
+
+    /// Whether a lazy request may wait for another one.
+    fn keep(&self, request: &Request) -> bool {
+        let lazy = self.lazy();
+        lazy.requests.len() < LAZY_MAX && lazy.bytes + request.bytes() < LAZY_BYTES_MAX
+    }
+
+    async fn send_now(&self, request: Option<Request>) -> Result<(), SendError<()>> {
+        let room = self.queue.reserve().await?;
+        // Both under the lock, or a later message could overtake what this one takes along.
+        let mut lazy = self.lazy();
+        let mut requests = std::mem::take(&mut *lazy).requests;
+        requests.extend(request);
+        room.send(Message::Requests(requests));
+        Ok(())
+    }
+
+    async fn close(&self) {
+        let sent = self.send_now(None).await;
+        if sent.is_ok() && self.queue.send(Message::Close).await.is_ok() {
+            self.queue.closed().await;
+        }
+    }
+
+    fn lazy(&self) -> MutexGuard<'_, Lazy> {
+        self.lazy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Request {
+    fn bytes(&self) -> u64 {
+        self.writes.iter().map(Write::bytes).sum()
+    }
+}
+
 /// The writer thread's loop; it ends when nobody can ask any more, or by [`Writer::close`].
-fn serve<D: LogDisk>(owner: &mut Owner<D>, requests: &mut mpsc::Receiver<Option<Request>>) {
-    while let Some(Some(first)) = requests.blocking_recv() {
-        let mut group = vec![first];
+fn serve<D: LogDisk>(owner: &mut Owner<D>, requests: &mut mpsc::Receiver<Message>) {
+    while let Some(Message::Requests(mut group)) = requests.blocking_recv() {
         let mut open = true;
         while open && group.len() < GROUP_MAX {
             match requests.try_recv() {
-                Ok(Some(request)) => group.push(request),
-                Ok(None) => open = false,
+                Ok(Message::Requests(mut more)) => group.append(&mut more),
+                Ok(Message::Close) => open = false,
                 Err(_) => break,
             }
         }
@@ -217,12 +293,23 @@ impl<D: LogDisk> Owner<D> {
         if sync && result.is_ok() {
             result = self.disk.sync();
         }
-        result.map_err(|error| {
-            let error = WriteError::Disk(Arc::new(error));
-            tracing::error!(%error, cause = ?error, "the log cannot be written; the node must stop");
-            self.fail.send_replace(Some(error.clone()));
-            error
-        })
+        result.map_err(|error| self.failed(error))
+    }
+
+    /// After the answers: what the disk still has to do keeps nobody waiting.
+    fn tidy(&mut self) {
+        if self.fail.borrow().is_none()
+            && let Err(error) = self.disk.tidy()
+        {
+            self.failed(error);
+        }
+    }
+
+    fn failed(&self, error: quorate_storage::Error) -> WriteError {
+        let error = WriteError::Disk(Arc::new(error));
+        tracing::error!(%error, cause = ?error, "the log cannot be written; the node must stop");
+        self.fail.send_replace(Some(error.clone()));
+        error
     }
 }
 
@@ -235,7 +322,7 @@ impl<D: LogDisk> Groups for Owner<D> {
         for request in group {
             join(&mut writes, request.writes);
             match request.done {
-                Done::Lazy => {}
+                Done::Lazy | Done::Soon => {}
                 Done::Indexed(index) => indexed = indexed.max(Some(index)),
                 done => waiting.push(done),
             }
@@ -249,7 +336,7 @@ impl<D: LogDisk> Groups for Owner<D> {
         }
         for done in waiting {
             match done {
-                Done::Lazy | Done::Indexed(_) => {}
+                Done::Lazy | Done::Soon | Done::Indexed(_) => {}
                 Done::Synced(waiter) => {
                     // A waiter that went away no longer wants to know.
                     let _ = waiter.send(result.clone());
@@ -267,6 +354,7 @@ impl<D: LogDisk> Groups for Owner<D> {
                 }
             }
         }
+        self.tidy();
     }
 }
 

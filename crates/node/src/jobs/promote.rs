@@ -37,10 +37,10 @@ impl<N: Net, H: Host> JobContext<N, H> {
         let switch = async {
             self.doing("becoming a source");
             // Opened before commits wait: account statements that do block every login.
-            let connection = server
+            let login = server
                 .logins
-                .replica(&net, self.capture_server_id, self.capture_uuid)
-                .await?;
+                .replica(&net, self.capture_server_id, self.capture_uuid);
+            let connection = on_runtime(&self.raft, login).await?;
             let spare = server.spare.as_ref().map(Session::id);
             let keep: Vec<u64> = spare
                 .into_iter()
@@ -136,7 +136,7 @@ impl<N: Net, H: Host> JobContext<N, H> {
             CaptureOptions::default(),
             metrics,
         );
-        let mut capture = start
+        let mut capture = on_runtime(&self.raft, start)
             .await
             .map_err(|error| JobError::Failed(crate::server::chain(&error)))?;
         match timeout(ATTACH_MAX, capture.attached()).await {
@@ -176,6 +176,16 @@ impl<N: Net, H: Host> JobContext<N, H> {
             let _ = inputs.send(Input::CaptureStopped { epoch }).await;
         });
     }
+}
+
+/// Polls the future here, but what it opens and spawns belongs to another runtime.
+async fn on_runtime<F: Future>(runtime: &tokio::runtime::Handle, future: F) -> F::Output {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|cx| {
+        let _entered = runtime.enter();
+        future.as_mut().poll(cx)
+    })
+    .await
 }
 
 fn late(what: &str) -> JobError {

@@ -1,9 +1,9 @@
 use quorate_types::{BinlogPosition, Command, Epoch, Fragment, Transaction, TransactionBatch};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::assemble::{Piece, PieceKind};
-use crate::contract::Fate;
+use crate::contract::PendingFate;
 
 /// A proposal: what it is, kept until it is accepted so that it can be made again, and its fate.
 pub(super) struct Proposal {
@@ -13,7 +13,7 @@ pub(super) struct Proposal {
     pub(super) ack: Option<BinlogPosition>,
     /// When the oldest transaction in it was captured.
     pub(super) captured_at: Instant,
-    pub(super) fate: Option<oneshot::Receiver<Fate>>,
+    pub(super) fate: Option<PendingFate>,
     _permits: Vec<OwnedSemaphorePermit>,
 }
 

@@ -2,6 +2,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use quorate_mysql_wire::AckWriter;
 use quorate_types::{BinlogPosition, Epoch, Outcome, Rejection};
 use tokio::sync::{mpsc, watch};
@@ -219,12 +220,7 @@ impl<P: Propose> Proposer<P> {
 
     /// The fate of the oldest proposal, if it is known by now.
     fn ready_fate(&mut self) -> Option<Fate> {
-        let receiver = self.in_flight.front_mut()?.fate.as_mut()?;
-        match receiver.try_recv() {
-            Ok(fate) => Some(fate),
-            Err(tokio::sync::oneshot::error::TryRecvError::Empty) => None,
-            Err(tokio::sync::oneshot::error::TryRecvError::Closed) => Some(Fate::Unknown),
-        }
+        self.in_flight.front_mut()?.fate.as_mut()?.now_or_never()
     }
 
     async fn send_ack(&mut self, ack: Option<Ack>) -> Result<(), CaptureEnd> {
@@ -246,7 +242,7 @@ impl<P: Propose> Proposer<P> {
 /// Waits for the fate of the oldest proposal. It stays in the queue: cancelling loses nothing.
 async fn first_fate(in_flight: &mut VecDeque<Proposal>) -> Fate {
     match in_flight.front_mut().and_then(|first| first.fate.as_mut()) {
-        Some(fate) => fate.await.unwrap_or(Fate::Unknown),
+        Some(fate) => fate.await,
         None => Fate::Unknown,
     }
 }

@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::*;
-use crate::contract::Fate;
+use crate::contract::{Fate, PendingFate};
 
 mod pieces;
 mod proposals;
@@ -64,13 +64,13 @@ struct Shared {
 }
 
 impl Propose for Script {
-    async fn propose(&self, command: Command) -> oneshot::Receiver<Fate> {
+    async fn propose(&self, command: Command) -> PendingFate {
         let (tx, rx) = oneshot::channel();
         let mut shared = self.shared.lock().unwrap();
         shared.proposals.push_back((command, tx));
         drop(shared);
         self.came.notify_one();
-        rx
+        rx.into()
     }
 }
 

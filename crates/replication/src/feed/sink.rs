@@ -4,8 +4,8 @@ use bytes::{Bytes, BytesMut};
 use crc32fast::Hasher;
 use quorate_binlog::build::EventBuilder;
 use quorate_binlog::{
-    ChecksumAlgorithm, EventError, EventHeader, FormatDescription, fake_rotate, heartbeat_v1,
-    heartbeat_v2, previous_gtids_event, stream_format,
+    CLOCKS_END, ChecksumAlgorithm, EventError, EventHeader, EventType, FormatDescription,
+    fake_rotate, heartbeat_v1, heartbeat_v2, limit_parallel, previous_gtids_event, stream_format,
 };
 use quorate_mysql_wire::{EventWriter, PacketError, ServerError};
 use quorate_types::{BinlogSource, Epoch, GtidSet};
@@ -55,6 +55,8 @@ struct OpenEvent {
     found: Vec<u8>,
     found_len: usize,
     crc: Option<Hasher>,
+    /// The beginning of a GTID event's body, until its clocks are whole: they are changed.
+    front: Option<Vec<u8>>,
 }
 
 impl Sink {
@@ -178,12 +180,14 @@ impl Sink {
             })
         };
         let rewritten = header.to_bytes();
+        let has_clocks = header.event_type == EventType::GTID && body_left >= CLOCKS_END;
         self.event = Some(OpenEvent {
             body_left,
             source_crc: hasher(found_len > 0, &head),
             found: Vec::new(),
             found_len,
             crc: hasher(!self.agreed.algorithm.is_empty(), &rewritten),
+            front: has_clocks.then(Vec::new),
         });
         self.metrics.bytes.inc_by(size as u64);
         self.last_sent = Instant::now();
@@ -196,11 +200,8 @@ impl Sink {
         let event = self.event.as_mut().ok_or(SinkError::Torn)?;
         let (body, rest) = bytes.split_at(event.body_left.min(bytes.len()));
         event.body_left -= body.len();
-        for hasher in [&mut event.source_crc, &mut event.crc]
-            .into_iter()
-            .flatten()
-        {
-            hasher.update(body);
+        if let Some(source_crc) = &mut event.source_crc {
+            source_crc.update(body);
         }
         let missing = event.found_len - event.found.len();
         let (found, rest) = match event.body_left {
@@ -208,9 +209,30 @@ impl Sink {
             _ => (&[][..], rest),
         };
         event.found.extend_from_slice(found);
-        self.writer.append(body).await?;
         self.last_sent = Instant::now();
+        let mut body = body;
+        if let Some(mut front) = event.front.take() {
+            let (now, later) = body.split_at((CLOCKS_END - front.len()).min(body.len()));
+            front.extend_from_slice(now);
+            body = later;
+            match <&mut [u8; CLOCKS_END]>::try_from(front.as_mut_slice()) {
+                Ok(whole) => {
+                    limit_parallel(whole, self.options.parallel_max);
+                    self.append(&front).await?;
+                }
+                Err(_) => event.front = Some(front),
+            }
+        }
+        self.append(body).await?;
         Ok(rest)
+    }
+
+    /// Bytes of the open event's body, as the consumer gets them.
+    async fn append(&mut self, body: &[u8]) -> Result<(), SinkError> {
+        if let Some(crc) = self.event.as_mut().and_then(|event| event.crc.as_mut()) {
+            crc.update(body);
+        }
+        Ok(self.writer.append(body).await?)
     }
 
     /// The consumer gets no whole event if its bytes are not what the source wrote: the new

@@ -13,9 +13,9 @@ use super::values::{Floor, Values};
 use crate::contents::{Bounds, bounds_after};
 use crate::{Error, LogRead, MetaKey, Record, Write};
 
-/// Reads a [`SledDisk`](super::SledDisk), at any time, from any thread.
+/// Reads a [`Base`](super::base::Base), at any time, from any thread.
 #[derive(Clone, Debug)]
-pub struct SledReader {
+pub(super) struct BaseReader {
     shared: Arc<Shared>,
 }
 
@@ -157,7 +157,7 @@ impl Shared {
     }
 }
 
-impl SledReader {
+impl BaseReader {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
     }
@@ -169,7 +169,7 @@ impl SledReader {
     }
 }
 
-impl LogRead for SledReader {
+impl LogRead for BaseReader {
     fn bounds(&self) -> Result<Option<(LogIndex, LogIndex)>, Error> {
         Ok(self.shared.state().bounds)
     }

@@ -16,6 +16,7 @@ const VALUE: u8 = b'v';
 const PIECE: u8 = b'p';
 const FLOOR: u8 = b'f';
 const MARK: &[u8] = b"mark";
+const JOURNAL: &[u8] = b"journal";
 const FORMAT: &[u8] = b"format";
 const FORMAT_NUMBER: &[u8] = &[0, 1];
 /// Why a stored value may not be larger: reading one must not take all memory.
@@ -162,18 +163,34 @@ impl Values {
 
     /// How far this tree knows that the log went: see `witness`.
     pub(super) fn mark(&self) -> Result<u64, Failure> {
-        let Some(value) = self.tree.get(MARK)? else {
-            return Ok(0);
-        };
-        let number = unseal(MARK, &value)?.payload.try_into();
-        Ok(u64::from_be_bytes(number.map_err(|_| {
-            Failure::Damage("the mark has the wrong length")
-        })?))
+        self.number(MARK)
     }
 
     pub(super) fn set_mark(&self, number: u64) -> Result<(), Failure> {
+        self.set_number(MARK, number)
+    }
+
+    pub(super) fn journal_mark(&self) -> Result<u64, Failure> {
+        self.number(JOURNAL)
+    }
+
+    pub(super) fn set_journal_mark(&self, frame: u64) -> Result<(), Failure> {
+        self.set_number(JOURNAL, frame)
+    }
+
+    fn number(&self, place: &[u8]) -> Result<u64, Failure> {
+        let Some(value) = self.tree.get(place)? else {
+            return Ok(0);
+        };
+        let number = unseal(place, &value)?.payload.try_into();
+        Ok(u64::from_be_bytes(number.map_err(|_| {
+            Failure::Damage("a mark has the wrong length")
+        })?))
+    }
+
+    fn set_number(&self, place: &[u8], number: u64) -> Result<(), Failure> {
         self.tree
-            .insert(MARK, seal(MARK, Kind::Whole, 0, &number.to_be_bytes()))?;
+            .insert(place, seal(place, Kind::Whole, 0, &number.to_be_bytes()))?;
         Ok(())
     }
 
@@ -227,7 +244,7 @@ impl Values {
     }
 }
 
-const ALL: [MetaKey; 6] = [
+pub(super) const ALL: [MetaKey; 6] = [
     MetaKey::Identity,
     MetaKey::Vote,
     MetaKey::Committed,
@@ -237,7 +254,7 @@ const ALL: [MetaKey; 6] = [
 ];
 
 /// On disk for ever: a key keeps its letter.
-fn tag(key: MetaKey) -> u8 {
+pub(super) fn tag(key: MetaKey) -> u8 {
     match key {
         MetaKey::Identity => b'i',
         MetaKey::Vote => b'v',

@@ -72,8 +72,15 @@ fn check(dir: &Path, writer: &Writer) -> Result<u64, String> {
 
 /// Of what was written and not synced, a disk may have any blocks: takes a half of them.
 fn tear(writer: &Writer, random: &mut Random) -> u64 {
-    let live = fs::read(writer.live().join("db")).unwrap();
-    let path = writer.durable().join("db");
+    let files = ["db", "journal"].into_iter();
+    files.map(|name| tear_file(name, writer, random)).sum()
+}
+
+fn tear_file(name: &str, writer: &Writer, random: &mut Random) -> u64 {
+    let Ok(live) = fs::read(writer.live().join(name)) else {
+        return 0;
+    };
+    let path = writer.durable().join(name);
     let durable = fs::read(&path).unwrap();
     let file = File::options().write(true).open(&path).unwrap();
     let mut torn = 0;

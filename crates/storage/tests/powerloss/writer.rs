@@ -169,6 +169,7 @@ fn write_all(dir: &Path, options: &Options, seed: u64, acks: &mut File) -> Resul
         }
         // One byte for each group: the file's length is their number, whenever the kill comes.
         acks.write_all(b".").unwrap();
+        disk.tidy()?;
     }
     Ok(())
 }
