@@ -136,11 +136,6 @@ impl Node {
                 cluster
             }
         };
-        // A clone that was interrupted in its last step leaves no data folder at all.
-        parts
-            .host
-            .finish_replacement()
-            .map_err(IdentityError::Host)?;
         identity.mark(&mut disk, &parts.host)?;
         let known = Known {
             config: Arc::new(config),

@@ -47,6 +47,7 @@ impl<N: Net> CloneWay<N> {
         let open = OpenGate {
             net: &self.net,
             tls: self.tls.as_ref(),
+            own: None,
             endpoint: self.gate.clone(),
             cluster: self.cluster,
             from: self.recipient,

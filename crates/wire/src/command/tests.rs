@@ -231,6 +231,19 @@ fn values_outside_their_range_are_refused() {
     assert!(quorate_types::Members::try_from(twice).is_err());
 }
 
+fn sample_cloning(begins: bool) -> Command {
+    let permit = ClonePermit {
+        recipient: NodeId(3),
+        incarnation: Incarnation(0xfeed),
+        donor: NodeId(2),
+        pinned: LogIndex(299),
+    };
+    Command::Cloning(Cloning {
+        sequence: 5,
+        permit: begins.then_some(permit),
+    })
+}
+
 /// One command of each kind, with every field set, for the golden files.
 fn sample(kind: &str) -> Command {
     let epoch = Epoch(LogId {
@@ -260,19 +273,8 @@ fn sample(kind: &str) -> Command {
             gtid_set: format!("{uuid}:1-5:7:blue:1-3").parse().unwrap(),
             checksum: 0x0123_4567_89ab_cdef,
         },
-        "cloning" => Command::Cloning(Cloning {
-            sequence: 5,
-            permit: Some(ClonePermit {
-                recipient: NodeId(3),
-                incarnation: Incarnation(0xfeed),
-                donor: NodeId(2),
-                pinned: LogIndex(299),
-            }),
-        }),
-        "cloning_end" => Command::Cloning(Cloning {
-            sequence: 5,
-            permit: None,
-        }),
+        "cloning" => sample_cloning(true),
+        "cloning_end" => sample_cloning(false),
         "purge" => Command::Purge {
             upto: LogIndex(299),
         },
