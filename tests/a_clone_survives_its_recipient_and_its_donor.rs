@@ -17,6 +17,8 @@ const EXPECTED: &[&str] = &[
     // Of the old server, which is killed while it is judged.
     "cut what was never acknowledged off the binlog",
     "mysqld exited",
+    "super_read_only=ON waits behind something",
+    "leadership could not be given away",
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

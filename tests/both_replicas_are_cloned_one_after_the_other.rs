@@ -14,6 +14,10 @@ const EXPECTED: &[&str] = &[
     "this server must be cloned: ",
     "the server must be cloned",
     "cut what was never acknowledged off the binlog",
+    // On a loaded machine there may be an election, and a donor that is promoted ends the clone.
+    "the clone failed: a copy of node ",
+    "super_read_only=ON waits behind something",
+    "leadership could not be given away",
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -57,7 +61,7 @@ async fn both_replicas_are_cloned_one_after_the_other() {
     cluster.wait_for_role(second, "replica", "", bound).await;
 
     cluster.node_mut(first).start(false);
-    cluster.wait_until_whole(bound).await;
+    cluster.wait_until_whole(2 * bound).await;
     for node in others {
         assert_nothing_beside(cluster.node(node));
     }
