@@ -78,10 +78,7 @@ async fn sigterm_hands_over() {
         outcomes.unknown.len(),
         outcomes.longest_gap()
     );
-    // To requests of the new leader that came while the node's Raft stopped.
-    let too_late = &["RaftCore stopped: raft stopped", "error: raft stopped"][..];
-    let expected = [Cluster::PEER_LOST, too_late].concat();
-    let unexpected = cluster.unexpected_log_lines(&expected);
+    let unexpected = cluster.unexpected_log_lines(Cluster::PEER_LOST);
     assert_eq!(unexpected, Vec::<String>::new());
     cluster.stop().await;
 }

@@ -99,6 +99,7 @@ async fn serve(log: &Log, version: &str) -> Result<String> {
         tls: None,
         accounts: Arc::new(|user| (user == "repl").then(|| Secret::new("secret".to_owned()))),
         unix_seconds: Arc::new(|| 1_795_210_922),
+        inert: Arc::new(GtidSet::new),
         parallel_max: 4,
         seed: 1,
     };

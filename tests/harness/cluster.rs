@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use quorate_mysqld::{FileLock, machine_lock};
+use quorate_net::{Tls, node_server_name};
 use quorate_types::NodeId;
 use tokio::time::Instant;
 
@@ -21,9 +22,15 @@ pub struct Options {
     pub buffer_pool: String,
     /// Further options of every mysqld.
     pub mysqld_extra: Vec<String>,
-    /// Whether the nodes have certificates, made by the program under test, in `certs/`.
+    /// Whether the nodes have certificates, made by the program under test, in `certs/`. Their feed
+    /// and HTTP ports are then beyond loopback as far as the program can tell.
     pub certs: bool,
+    /// Further environment of every node, and of the servers that they start.
+    pub environment: Vec<(String, String)>,
 }
+
+/// Loopback, in words that the program under test takes for an address of the network.
+const AS_IF_BEYOND: &str = "127.1";
 
 impl Default for Options {
     fn default() -> Self {
@@ -33,6 +40,7 @@ impl Default for Options {
             buffer_pool: "64M".to_owned(),
             mysqld_extra: Vec::new(),
             certs: false,
+            environment: Vec::new(),
         }
     }
 }
@@ -146,7 +154,9 @@ impl Cluster {
     pub async fn statuses(&self) -> BTreeMap<NodeId, serde_json::Value> {
         let mut statuses = BTreeMap::new();
         for (id, node) in &self.nodes {
-            if let Some(status) = http_json(node.ports.http, "/api/status").await {
+            let status = node.http_get("/api/status").await;
+            let status = status.and_then(|status| serde_json::from_str(&status).ok());
+            if let Some(status) = status {
                 statuses.insert(*id, status);
             }
         }
@@ -155,7 +165,8 @@ impl Cluster {
 
     /// What a node says of itself: its role and its message.
     pub async fn role_of(&self, id: NodeId) -> Option<(String, String)> {
-        let status = http_json(self.node(id).ports.http, "/api/status").await?;
+        let status = self.node(id).http_get("/api/status").await?;
+        let status: serde_json::Value = serde_json::from_str(&status).ok()?;
         let nodes = status["nodes"].as_array()?;
         let own = nodes.iter().find(|node| node["id"] == id.0)?;
         let text = |name: &str| Some(own[name].as_str()?.to_owned());
@@ -189,7 +200,15 @@ impl Cluster {
 
     /// The node that calls itself primary, if there is one.
     pub async fn primary(&self) -> Option<NodeId> {
-        for (id, status) in self.statuses().await {
+        let all: Vec<NodeId> = self.nodes.keys().copied().collect();
+        self.primary_among(&all).await
+    }
+
+    /// The one of these nodes that calls itself primary, if there is one.
+    pub async fn primary_among(&self, nodes: &[NodeId]) -> Option<NodeId> {
+        let mut statuses = self.statuses().await;
+        statuses.retain(|id, _| nodes.contains(id));
+        for (id, status) in statuses {
             let own = status["nodes"]
                 .as_array()?
                 .iter()
@@ -346,12 +365,25 @@ async fn lay_out(
         std::fs::create_dir_all(&node_dir).expect("make the node's folder");
         let config = config(*id, &node_dir, &secrets, &ports, &relays, options);
         std::fs::write(node_dir.join("node.toml"), config).expect("write configuration");
-        nodes.insert(
-            *id,
-            NodeProcess::new(*id, node_dir, ports[id], PathBuf::from(program)),
-        );
+        let mut node = NodeProcess::new(*id, node_dir, ports[id], PathBuf::from(program));
+        node.environment.clone_from(&options.environment);
+        if options.certs {
+            node.tls = Some(member_tls(&dir.join("certs"), *id));
+        }
+        nodes.insert(*id, node);
     }
     (nodes, Links::new(relays))
+}
+
+/// A member's certificates, of a set that `quorate certs` made.
+///
+/// # Panics
+/// If they cannot be loaded.
+#[must_use]
+pub fn member_tls(certs: &Path, id: NodeId) -> Tls {
+    let (cert, key) = (format!("node-{id}.pem"), format!("node-{id}-key.pem"));
+    Tls::load(&certs.join("ca.pem"), &certs.join(cert), &certs.join(key))
+        .expect("load certificates")
 }
 
 /// The file with the accounts' passwords; with certificates beside it, if the story wants them.
@@ -362,16 +394,24 @@ fn secrets(dir: &Path, program: &str, options: &Options) -> PathBuf {
         drawn.save(&secrets).expect("write secrets");
         return secrets;
     }
-    let hosts = vec!["127.0.0.1"; options.nodes as usize].join(",");
+    make_certs(&dir.join("certs"), program, options.nodes);
+    dir.join("certs/secrets.toml")
+}
+
+/// Has the program under test make a set of certificates for so many nodes.
+///
+/// # Panics
+/// If it does not.
+pub fn make_certs(out: &Path, program: &str, nodes: u64) {
+    let hosts = vec!["127.0.0.1"; nodes as usize].join(",");
     let made = std::process::Command::new(program)
         .arg("certs")
         .arg("--out")
-        .arg(dir.join("certs"))
+        .arg(out)
         .args(["--nodes", &hosts])
         .status()
         .expect("run the program under test");
     assert!(made.success(), "certs: {made}");
-    dir.join("certs/secrets.toml")
 }
 
 fn config(
@@ -383,10 +423,15 @@ fn config(
     options: &Options,
 ) -> String {
     let own = &ports[&id];
+    let host = if options.certs {
+        AS_IF_BEYOND
+    } else {
+        "127.0.0.1"
+    };
     let mut text = format!(
         "node = {id}\ndir = {dir:?}\nsecrets = {secrets:?}\n\n[listen]\n\
-         read_write = \"127.0.0.1:{}\"\nread_only = \"127.0.0.1:{}\"\nfeed = \"127.0.0.1:{}\"\n\
-         grpc = \"127.0.0.1:{}\"\nhttp = \"127.0.0.1:{}\"\ngate = \"127.0.0.1:{}\"\n\n\
+         read_write = \"127.0.0.1:{}\"\nread_only = \"127.0.0.1:{}\"\nfeed = \"{host}:{}\"\n\
+         grpc = \"127.0.0.1:{}\"\nhttp = \"{host}:{}\"\ngate = \"127.0.0.1:{}\"\n\n\
          [mysqld]\nport = {}\nbuffer_pool = \"{}\"\nextra = {:?}\n",
         own.read_write,
         own.read_only,
@@ -430,13 +475,9 @@ fn config(
     text
 }
 
-/// One GET without a client library: the answer's body as JSON, if there is one in a second.
-async fn http_json(port: u16, path: &str) -> Option<serde_json::Value> {
-    let body = http_get(port, path).await?;
-    serde_json::from_str(&body).ok()
-}
-
-pub(crate) async fn http_get(port: u16, path: &str) -> Option<String> {
+/// One GET without a client library: the answer's body, if there is one in a second. With `tls`, of
+/// a server that is the node of that name.
+pub(crate) async fn http_get(port: u16, path: &str, tls: Option<(&Tls, NodeId)>) -> Option<String> {
     use quorate_net::{Endpoint, Net, TokioNet};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let exchange = async {
@@ -444,6 +485,9 @@ pub(crate) async fn http_get(port: u16, path: &str) -> Option<String> {
             .connect(&Endpoint::Tcp(format!("127.0.0.1:{port}")))
             .await
             .ok()?;
+        if let Some((tls, node)) = tls {
+            io = tls.connect(io, &node_server_name(node)).await.ok()?;
+        }
         let request =
             format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         io.write_all(request.as_bytes()).await.ok()?;

@@ -19,7 +19,7 @@ mod tools;
 mod writer;
 
 pub use audit::{assert_rows_survived, written_rows};
-pub use cluster::{Cluster, Options, wait_for};
+pub use cluster::{Cluster, Options, make_certs, member_tls, wait_for};
 pub use equality::{assert_servers_equal, fingerprint};
 pub use errant::{ERRANT_ID, assert_nothing_beside, copy_folder, make_errant};
 pub use node_process::{NodeProcess, Signal};

@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use quorate_net::Tls;
 use quorate_types::NodeId;
 use rustix::process::{Pid, kill_process};
 
@@ -14,6 +15,10 @@ pub struct NodeProcess {
     pub id: NodeId,
     pub dir: PathBuf,
     pub ports: Ports,
+    /// What its HTTP port wants to see, if anything.
+    pub tls: Option<Tls>,
+    /// Further environment of the sidecar, and of the server that it starts.
+    pub environment: Vec<(String, String)>,
     program: PathBuf,
     child: Option<Child>,
 }
@@ -57,6 +62,8 @@ impl NodeProcess {
             id,
             dir,
             ports,
+            tls: None,
+            environment: Vec::new(),
             program,
             child: None,
         }
@@ -90,9 +97,11 @@ impl NodeProcess {
             .expect("open log");
         let mut command = Command::new(&self.program);
         command.arg("node").arg("--config").arg(self.config());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         if bootstrap {
             command.arg("--bootstrap");
         }
+        command.arg("--own-session");
         let output = |log: &File| Stdio::from(log.try_clone().expect("a second handle"));
         command
             .stdin(Stdio::null())
@@ -175,11 +184,23 @@ impl NodeProcess {
 
     /// The value of a metric without labels, if the sidecar answers and has it.
     pub async fn metric(&self, name: &str) -> Option<f64> {
-        let text = crate::cluster::http_get(self.ports.http, "/metrics").await?;
+        let text = self.http_get("/metrics").await?;
         text.lines()
             .filter_map(|line| line.split_once(' '))
             .find(|(found, _)| *found == name)
             .and_then(|(_, value)| value.trim().parse().ok())
+    }
+
+    /// What its HTTP port answers, if it does so in a second.
+    pub async fn http_get(&self, path: &str) -> Option<String> {
+        let tls = self.tls.as_ref().map(|tls| (tls, self.id));
+        crate::cluster::http_get(self.ports.http, path, tls).await
+    }
+
+    /// Like [`Self::http_get`], with the certificates of somebody else, or none.
+    pub async fn http_get_as(&self, tls: Option<&Tls>, path: &str) -> Option<String> {
+        let tls = tls.map(|tls| (tls, self.id));
+        crate::cluster::http_get(self.ports.http, path, tls).await
     }
 
     /// Whether the folder belongs to this node: guards whatever deletes below it.

@@ -157,14 +157,15 @@ pub fn heartbeat_v2(
 /// A transaction that changes nothing but `gtid_executed`: GTID, `BEGIN`, `COMMIT`.
 ///
 /// Its commit time is the constant zero, so its checksum is known by its GTID: [`empty_checksum`].
+/// `number` is its place in its file, from 1: appliers want them to grow.
 #[must_use]
-pub fn empty_transaction(gtid: Gtid, builder: &EventBuilder) -> Vec<Bytes> {
+pub fn empty_transaction(gtid: Gtid, number: i64, builder: &EventBuilder) -> Vec<Bytes> {
     let builder = EventBuilder {
         commit_us: 0,
         ..*builder
     };
     vec![
-        builder.gtid(gtid, 0, 1),
+        builder.gtid(gtid, number - 1, number),
         builder.query("", "BEGIN", None),
         builder.query("", "COMMIT", None),
     ]

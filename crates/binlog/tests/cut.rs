@@ -270,7 +270,10 @@ fn classes_follow_what_the_server_rolls_back() {
         plain("/*!99999 FLUSH */ DROP TABLE t"),
         no(Obstacle::StatementWithoutXid)
     );
-    assert_eq!(class(empty_transaction(gtid(1), &builder())), Class::Inert);
+    assert_eq!(
+        class(empty_transaction(gtid(1), 1, &builder())),
+        Class::Inert
+    );
     let mut no_xid = insert(1);
     no_xid[4] = builder().query("", "COMMIT", None);
     assert_eq!(class(no_xid), no(Obstacle::NoXid));

@@ -223,7 +223,7 @@ fn a_replicas_copy_has_the_same_checksum() {
 #[test]
 fn the_checksum_of_an_empty_transaction_is_known_by_its_gtid() {
     for text in ["5", "tag:5"] {
-        let events = empty_transaction(gtid(text), &builder());
+        let events = empty_transaction(gtid(text), 1, &builder());
         assert_eq!(checksum(&events), empty_checksum(gtid(text)));
         assert_eq!(ending(&events), Ok(Ending::Commit));
     }

@@ -27,12 +27,15 @@ pub(crate) enum CodecError {
 }
 
 impl LogCommand {
-    /// Encodes the command, once and for all.
+    /// Encodes the command, once and for all. What is kept are slices of the encoding: the events
+    /// as they came would be a second copy for as long as the log's tail holds the entry.
     #[must_use]
     pub fn new(command: Command) -> Self {
         let encoded = quorate_wire::encode_command(&command);
+        let sliced = quorate_wire::decode_command(encoded.clone());
+        debug_assert_eq!(sliced.as_ref().ok(), Some(&command));
         Self {
-            command: Arc::new(command),
+            command: Arc::new(sliced.unwrap_or(command)),
             encoded,
         }
     }

@@ -7,7 +7,7 @@ use quorate_mysql_wire::{ConnectError, ConnectOptions, Connection, QueryError, Q
 use quorate_net::{Endpoint, Net};
 use quorate_types::{GtidSet, Secret, Uuid};
 
-use crate::rules::SEMI_SYNC;
+use crate::rules::{GATE, SEMI_SYNC};
 use crate::settings::{Finding, judge_variables};
 use crate::version::{Version, VersionError};
 
@@ -315,6 +315,35 @@ impl Session {
         self.expect("rpl_semi_sync_source_enabled", "OFF").await
     }
 
+    /// What lets commits of a primary be answered past the log, in words; none if nothing does.
+    /// `replicas`: whether to count the semi-sync replicas too, which costs the server more.
+    pub async fn find_bypass(&mut self, replicas: bool) -> Result<Option<String>, ControlError> {
+        let what = "look at what makes commits wait";
+        let wanted: Vec<_> = GATE.iter().chain(SEMI_SYNC).collect();
+        let names: Vec<_> = wanted
+            .iter()
+            .map(|(name, _)| format!("@@GLOBAL.{name}"))
+            .collect();
+        let sql = format!("SELECT {}", names.join(", "));
+        let result = match self.run(what, &sql).await {
+            Err(error) if error.server_code() == Some(UNKNOWN_VARIABLE) => {
+                return Ok(Some("the semi-sync plugin is gone".to_owned()));
+            }
+            result => result?,
+        };
+        let row = result.rows.first().ok_or(ControlError::Answer { what })?;
+        for (i, (name, wanted)) in wanted.iter().enumerate() {
+            let value = row.text(i).unwrap_or_default();
+            if !is_value(&value, wanted) {
+                return Ok(Some(format!("{name} is {value}, not {wanted}")));
+            }
+        }
+        if replicas && self.semi_sync_clients().await? > 1 {
+            return Ok(Some("a second semi-sync replica is attached".to_owned()));
+        }
+        Ok(None)
+    }
+
     /// How many semi-sync replicas are attached: more than capture's one, and somebody else can
     /// release commits.
     pub async fn semi_sync_clients(&mut self) -> Result<u64, ControlError> {
@@ -431,12 +460,7 @@ impl Session {
         wanted: &'static str,
     ) -> Result<(), ControlError> {
         let value = self.variable(variable).await?.unwrap_or_default();
-        let right = match wanted {
-            "ON" => is_on(Some(&value)),
-            "OFF" => value == "0" || value.eq_ignore_ascii_case("OFF"),
-            wanted => value.eq_ignore_ascii_case(wanted),
-        };
-        if right {
+        if is_value(&value, wanted) {
             return Ok(());
         }
         Err(ControlError::Variable {
@@ -444,6 +468,14 @@ impl Session {
             value,
             wanted,
         })
+    }
+}
+
+fn is_value(value: &str, wanted: &str) -> bool {
+    match wanted {
+        "ON" => is_on(Some(value)),
+        "OFF" => value == "0" || value.eq_ignore_ascii_case("OFF"),
+        wanted => value.eq_ignore_ascii_case(wanted),
     }
 }
 

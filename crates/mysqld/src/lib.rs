@@ -17,6 +17,7 @@ mod exec_server;
 mod file_lock;
 mod first_session;
 mod host;
+mod inert;
 mod installation;
 mod local_host;
 mod marker;
@@ -38,6 +39,7 @@ pub use exec_server::{EXEC_SERVER, exec_server};
 pub use file_lock::{FileLock, machine_lock};
 pub use first_session::{FirstSessionError, first_session};
 pub use host::{Beside, BinlogFiles, Host, HostError, Signal};
+pub use inert::inert_groups;
 pub use installation::{FindError, FindOptions, Installation, default_cache, find_or_fetch};
 pub use local_host::{LocalHost, LocalHostOptions};
 pub use marker::{Marker, MarkerParseError};
@@ -47,5 +49,5 @@ pub use repair::{
     kill_server, wait_until_free,
 };
 pub use seed::{Seed, SeedError, prepare_seed};
-pub use settings::{Finding, REPLICA_PARALLEL_WORKERS, Settings, judge_variables};
+pub use settings::{Finding, REPLICA_PARALLEL_WORKERS, Settings, is_owned, judge_variables};
 pub use version::{Version, VersionError};

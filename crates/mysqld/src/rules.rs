@@ -65,6 +65,15 @@ pub(crate) const SEMI_SYNC: &[(&str, &str)] = &[
     ("rpl_semi_sync_source_wait_for_replica_count", "1"),
 ];
 
+/// What a primary's gate stands on, besides [`SEMI_SYNC`]: with another value a commit may be
+/// answered that the log, or this server after a power loss, does not have.
+pub(crate) const GATE: &[(&str, &str)] = &[
+    ("rpl_semi_sync_source_enabled", "ON"),
+    ("sync_binlog", "1"),
+    ("innodb_flush_log_at_trx_commit", "1"),
+    ("binlog_error_action", "ABORT_SERVER"),
+];
+
 const SAME_GATE: &str = "every commit must wait for the majority, however long it takes";
 
 pub(crate) const RULES: &[Rule] = &[

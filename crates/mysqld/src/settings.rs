@@ -48,31 +48,8 @@ impl Settings {
     /// The first of the user's wishes that is not theirs to make.
     #[must_use]
     pub fn refused_extra(&self) -> Option<&str> {
-        const PLACES: &[&str] = &[
-            "datadir",
-            "socket",
-            "port",
-            "bind_address",
-            "server_id",
-            "log_bin",
-            "log_bin_index",
-            "user",
-            "basedir",
-            "plugin_load",
-            "replicate_same_server_id",
-            "pid_file",
-            "mysqlx",
-        ];
-        self.extra.iter().map(String::as_str).find(|option| {
-            let name = option.split('=').next().unwrap_or_default();
-            let name = name.trim().trim_start_matches('-').replace('-', "_");
-            // MySQL knows each option under several names.
-            let prefixes = ["loose_", "skip_", "disable_", "enable_", "maximum_"];
-            let bare = prefixes.iter().find_map(|p| name.strip_prefix(p));
-            let bare = bare.unwrap_or(&name).to_ascii_lowercase();
-            let ours = |known: &str| known == bare || known == name;
-            RULES.iter().any(|rule| ours(rule.name)) || PLACES.iter().any(|place| ours(place))
-        })
+        let mut extra = self.extra.iter().map(String::as_str);
+        extra.find(|option| is_owned(option))
     }
 
     /// The server's options for data in `data_folder`, in their order.
@@ -120,6 +97,41 @@ impl Settings {
     }
 }
 
+/// Whether `--name=value` is for the sidecar to give, in whatever spelling: replication, durability
+/// or the way to the server depends on it.
+#[must_use]
+pub fn is_owned(option: &str) -> bool {
+    const PLACES: &[&str] = &[
+        "datadir",
+        "socket",
+        "port",
+        "bind_address",
+        "server_id",
+        "log_bin",
+        "log_bin_index",
+        "user",
+        "basedir",
+        "init_file",
+        "innodb_buffer_pool_size",
+        "plugin_load",
+        "read_only",
+        "replicate_same_server_id",
+        "pid_file",
+        "mysqlx",
+    ];
+    let name = option.split('=').next().unwrap_or_default();
+    let name = name.trim().trim_start_matches('-').replace('-', "_");
+    let name = name.to_ascii_lowercase();
+    // MySQL knows each option under several names.
+    let prefixes = ["loose_", "skip_", "disable_", "enable_", "maximum_"];
+    let bare = prefixes.iter().find_map(|p| name.strip_prefix(p));
+    let bare = bare.unwrap_or(&name);
+    let ours = |known: &str| known == bare || known == name;
+    RULES.iter().any(|rule| ours(rule.name))
+        || PLACES.iter().any(|place| ours(place))
+        || bare.starts_with("rpl_semi_sync")
+}
+
 /// A variable of a running server that is not what Quorate needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
@@ -128,6 +140,15 @@ pub struct Finding {
     pub value: Option<String>,
     /// What to set, and why.
     pub advice: String,
+}
+
+impl std::fmt::Display for Finding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.value {
+            Some(value) => write!(f, "{}={value} ({})", self.variable, self.advice),
+            None => write!(f, "no {} ({})", self.variable, self.advice),
+        }
+    }
 }
 
 /// Everything wrong with the variables of a running server (`SHOW GLOBAL VARIABLES`).

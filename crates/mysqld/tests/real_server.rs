@@ -1,136 +1,17 @@
 //! Stories with a real MySQL, which the first of them fetches.
 
-use std::path::PathBuf;
+mod story;
+
 use std::time::Duration;
 
-use quorate_mysql_wire::ConnectOptions;
 use quorate_mysqld::{
-    AcceptedIndex, Accounts, CONTROL_USER, ControlError, FileLock, FindOptions, Host, HostError,
-    Installation, LocalHost, LocalHostOptions, Marker, Repaired, ReplicationSource, Seed,
-    ServerProcess, Session, Settings, Signal, cut_tail, default_cache, ensure_stopped,
-    fetch_debian_tool, find_or_fetch, first_session, kill_server, machine_lock, prepare_seed,
+    Accounts, CONTROL_USER, ControlError, Host, HostError, LocalHost, Marker, Repaired,
+    ReplicationSource, Signal, cut_tail, default_cache, ensure_stopped, fetch_debian_tool,
+    kill_server,
 };
-use quorate_net::{Endpoint, Net, TokioNet};
-use quorate_types::{ClusterId, Gtid, GtidSet, Incarnation, NodeId, Secret};
+use quorate_types::{ClusterId, Incarnation, NodeId, Secret};
+use story::{Accepted, Story, launcher, mysql};
 use tokio::time::{Instant, sleep, timeout};
-
-struct Story {
-    _lock: FileLock,
-    folder: tempfile::TempDir,
-    host: LocalHost,
-    settings: Settings,
-}
-
-async fn mysql() -> (Installation, Seed) {
-    let options = FindOptions {
-        explicit: std::env::var_os("QUORATE_MYSQLD").map(PathBuf::from),
-        cache: default_cache(),
-    };
-    let progress = |text: &str| eprintln!("{text}");
-    let installation = find_or_fetch(&options, &progress)
-        .await
-        .expect("find or fetch MySQL");
-    let seed = prepare_seed(&installation, &options.cache)
-        .await
-        .expect("prepare a seed");
-    (installation, seed)
-}
-
-/// Cargo builds examples beside the tests' own folder.
-fn launcher() -> PathBuf {
-    let this = std::env::current_exe().expect("this program has a path");
-    this.ancestors()
-        .nth(2)
-        .expect("deps is in a folder")
-        .join("examples/exec-server")
-}
-
-impl Story {
-    async fn begin() -> Self {
-        let lock = machine_lock().await.expect("lock the machine");
-        let (installation, seed) = mysql().await;
-        let folder = tempfile::tempdir().expect("make a folder");
-        let path = |name: &str| folder.path().join(name);
-        let listener = TokioNet
-            .listen(&Endpoint::Tcp("127.0.0.1:0".into()))
-            .await
-            .expect("bind a port");
-        let port = listener.local.port().expect("TCP has ports");
-        let host = LocalHost::new(LocalHostOptions {
-            installation,
-            seed,
-            launcher: launcher(),
-            data_folder: path("mysql"),
-            cut_folder: path("cut"),
-            log_file: path("mysqld.log"),
-            pid_file: path("mysqld.pid"),
-        });
-        let mut settings = Settings::new(7, port, path("mysql.sock"));
-        settings.buffer_pool_bytes = 32 << 20;
-        Self {
-            _lock: lock,
-            folder,
-            host,
-            settings,
-        }
-    }
-
-    async fn session(&self, user: &str, password: &str) -> Result<Session, ControlError> {
-        let options = ConnectOptions {
-            user: user.into(),
-            password: Secret::new(password.into()),
-            secure_transport: true,
-            ..ConnectOptions::default()
-        };
-        let endpoint = Endpoint::Unix(self.settings.socket.clone());
-        Session::open(&TokioNet, &endpoint, &options).await
-    }
-
-    async fn root(&self, process: &ServerProcess) -> Session {
-        let options = ConnectOptions {
-            user: "root".into(),
-            secure_transport: true,
-            ..ConnectOptions::default()
-        };
-        let endpoint = Endpoint::Unix(self.settings.socket.clone());
-        let first = first_session(&self.host, process, &TokioNet, &endpoint, &options);
-        match timeout(Duration::from_secs(60), first).await {
-            Ok(Ok(session)) => session,
-            error => {
-                let log = std::fs::read_to_string(self.folder.path().join("mysqld.log"));
-                panic!("{error:?}\n{}", log.unwrap_or_default());
-            }
-        }
-    }
-}
-
-impl Drop for Story {
-    fn drop(&mut self) {
-        // A story that failed must not leave its server behind.
-        let pid = std::fs::read_to_string(self.folder.path().join("mysqld.pid"));
-        let pid = pid.ok().and_then(|pid| pid.trim().parse::<i32>().ok());
-        let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) else {
-            return;
-        };
-        let line = std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero()));
-        let ours = self.folder.path().as_os_str().as_encoded_bytes();
-        if line.is_ok_and(|line| line.windows(ours.len()).any(|window| window == ours)) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-        }
-    }
-}
-
-struct Accepted(GtidSet);
-
-impl AcceptedIndex for Accepted {
-    fn is_accepted(&self, gtid: &Gtid) -> bool {
-        self.0.contains(*gtid)
-    }
-
-    fn checksum(&self, _: &Gtid) -> Option<u32> {
-        None
-    }
-}
 
 #[tokio::test]
 async fn tools_are_found_or_fetched() {

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_consensus::Consensus;
-use quorate_proxy::RoleWatch;
+use quorate_proxy::{ProxyHandle, RoleWatch};
 use quorate_role::Input;
 use quorate_types::{ClusterId, Incarnation, Member, Members, NodeId, Role};
 use quorate_wire::NodeReport;
 use quorate_wire::v1::admin_server::Admin;
 use quorate_wire::v1::{
-    CloneReply, CloneRequest, JoinReply, JoinRequest, LeaderHint, MembersReply, MembersRequest,
-    NodeStatusReply, NodeStatusRequest, StatusReply, StatusRequest, SwitchoverReply,
-    SwitchoverRequest,
+    CloneReply, CloneRequest, HoldReply, HoldRequest, JoinReply, JoinRequest, LeaderHint,
+    MembersReply, MembersRequest, NodeStatusReply, NodeStatusRequest, StatusReply, StatusRequest,
+    SwitchoverReply, SwitchoverRequest,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
@@ -41,6 +41,7 @@ pub(crate) struct AdminService {
     pub(crate) inputs: mpsc::Sender<Input>,
     pub(crate) forward: Forward,
     pub(crate) addresses: BTreeMap<NodeId, String>,
+    pub(crate) proxy: ProxyHandle,
 }
 
 impl AdminService {
@@ -160,6 +161,15 @@ impl Admin for AdminService {
             Ok(to) => Ok(self.switch(to).await),
             Err(reason) => Ok(self.refuse(reason)),
         }
+    }
+
+    async fn hold(&self, request: Request<HoldRequest>) -> Result<Response<HoldReply>, Status> {
+        let request = request.into_inner();
+        let epoch = request
+            .epoch
+            .ok_or_else(|| Status::invalid_argument("no epoch"))?;
+        crate::holding::obey(&self.proxy, epoch.into(), request.longest_ms);
+        Ok(Response::new(HoldReply {}))
     }
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {

@@ -86,6 +86,10 @@ pub struct Mysqld {
     /// `innodb_buffer_pool_size`, as a number with K, M or G. Default: `128M`.
     #[serde(default = "default_buffer_pool")]
     pub buffer_pool: String,
+    /// Whether scheduled events, which a replica keeps disabled, are enabled on each new primary.
+    /// Default: true.
+    #[serde(default = "default_enable_events")]
+    pub enable_events: bool,
     /// Further options, each `--name=value`; none that decides about durability or replication.
     #[serde(default)]
     pub extra: Vec<String>,
@@ -93,6 +97,10 @@ pub struct Mysqld {
 
 fn default_buffer_pool() -> String {
     "128M".to_owned()
+}
+
+fn default_enable_events() -> bool {
+    true
 }
 
 /// How another node is reached.
@@ -247,8 +255,8 @@ pub struct Log {
     pub filter: String,
     /// Where; none is standard error. Default: none.
     pub file: Option<PathBuf>,
-    /// Bytes of the newest Raft entries kept in memory for replication and the feed.
-    /// Default: 33554432 (32 MiB).
+    /// How many bytes of its own pages sled keeps in memory.
+    /// Default: 16777216 (16 MiB).
     pub cache_bytes: u64,
 }
 
@@ -257,7 +265,7 @@ impl Default for Log {
         Self {
             filter: "info,openraft=error".to_owned(),
             file: None,
-            cache_bytes: 32 << 20,
+            cache_bytes: 16 << 20,
         }
     }
 }

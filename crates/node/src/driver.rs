@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_consensus::{AppliedState, Consensus, ProposalFate, RaftView};
+use quorate_consensus::{AppliedState, ChangeError, Consensus, ProposalFate, RaftView};
 use quorate_mysqld::Host;
 use quorate_net::Net;
 use quorate_proxy::GateHandle;
@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::holding::Holding;
 use crate::jobs::JobContext;
 use crate::recent::Recent;
 use crate::roles::Roles;
@@ -50,6 +51,7 @@ pub(crate) struct Driver<N: Net, H: Host> {
     pub(crate) consensus: Consensus,
     pub(crate) roles: Roles,
     pub(crate) gate: GateHandle,
+    pub(crate) holding: Holding,
     pub(crate) inputs: mpsc::Sender<Input>,
     pub(crate) control: watch::Sender<Control>,
     pub(crate) recent: Recent,
@@ -123,6 +125,8 @@ impl<N: Net, H: Host> Driver<N, H> {
                     self.jobs.node
                 ));
                 self.roles.open_gate(epoch, self.net.boot_time());
+                let jobs = self.jobs.clone();
+                tokio::spawn(async move { jobs.enable_events(epoch).await });
             }
             Effect::CloseGate => {
                 self.roles.close_gate();
@@ -130,6 +134,11 @@ impl<N: Net, H: Host> Driver<N, H> {
                 tracing::info!("the gate is closed");
                 self.recent
                     .note(format!("node {} closed its gate", self.jobs.node));
+            }
+            Effect::Hold { epoch } => self.holding.hold(epoch),
+            Effect::Release { epoch } => {
+                tracing::info!("the switchover was given up: this node goes on as primary");
+                self.holding.release(epoch);
             }
             Effect::Start { id, job } => {
                 tracing::debug!(?job, "job begins");
@@ -157,8 +166,12 @@ impl<N: Net, H: Host> Driver<N, H> {
                     self.jobs.node
                 ));
                 self.consensus.close_lease(leader);
-                if let Err(error) = self.consensus.transfer_leader(to).await {
-                    tracing::warn!(%to, %error, "leadership could not be given away");
+                match self.consensus.transfer_leader(to).await {
+                    // It is gone already, which is as good: the view follows.
+                    Ok(()) | Err(ChangeError::NotLeader { .. }) => {}
+                    Err(error) => {
+                        tracing::warn!(%to, %error, "leadership could not be given away");
+                    }
                 }
             }
             Effect::Heartbeats(on) => self.consensus.set_heartbeat(on),

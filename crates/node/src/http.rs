@@ -7,5 +7,6 @@ mod status;
 mod tests;
 
 pub use client::{FetchError, fetch_status};
+pub(crate) use serve::serve_on;
 pub use serve::{METRICS_CONTENT_TYPE, StatusSource, router, serve};
 pub use status::{Committed, NodeJson, RaftJson, RecentEvent, StatusJson};

@@ -1,9 +1,11 @@
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_mysqld::{Host, HostError, Marker};
 use quorate_storage::{LogDisk, LogRead, MetaKey, Write};
 use quorate_types::{ClusterId, Incarnation, NodeId};
+use tokio::time::Instant;
 
 /// Who a Raft folder is (DESIGN 3, Identity).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +32,13 @@ pub enum IdentityError {
     Damaged,
     #[error("the Raft folder belongs to node {found}, the configuration says node {expected}")]
     OtherNode { expected: NodeId, found: NodeId },
+    #[error("another process owns the data folder: does a sidecar of this node run already?")]
+    FolderInUse,
 }
+
+/// How long the process before this one may take to give the data folder back.
+const CLAIM_MAX: Duration = Duration::from_secs(2);
+const CLAIM_LOOK: Duration = Duration::from_millis(20);
 
 const HEAD: &str = "quorate-raft 1";
 
@@ -111,15 +119,24 @@ impl Identity {
     ///
     /// # Errors
     /// If the folder or the disk cannot be used.
-    pub(crate) fn mark(
+    pub(crate) async fn mark(
         &mut self,
         disk: &mut impl LogDisk,
         host: &impl Host,
     ) -> Result<(), IdentityError> {
         // A clone that was interrupted in its last step leaves no data folder at all.
         host.finish_replacement()?;
-        if !host.data_folder_exists() || !host.claim()? {
+        if !host.data_folder_exists() {
             return Ok(());
+        }
+        // A process that was killed gives its locks back a moment later. Without this count the
+        // folder would look like a restored one.
+        let until = Instant::now() + CLAIM_MAX;
+        while !host.claim()? {
+            if Instant::now() >= until {
+                return Err(IdentityError::FolderInUse);
+            }
+            tokio::time::sleep(CLAIM_LOOK).await;
         }
         let Some(marker) = host.read_marker()? else {
             return Ok(());

@@ -2,6 +2,8 @@
 
 mod clone;
 mod demote;
+mod events;
+mod inert;
 mod promote;
 mod repair;
 mod stop;
@@ -19,7 +21,8 @@ use tokio::sync::{Mutex, mpsc, watch};
 
 pub(crate) use clone::CloneParts;
 
-use crate::server::{ServerError, ServerState, chain};
+use crate::inert::OwnGroups;
+use crate::server::{Logins, ServerError, ServerState, chain};
 
 /// What every job works with.
 pub(crate) struct JobContext<N, H: Host> {
@@ -39,6 +42,11 @@ pub(crate) struct JobContext<N, H: Host> {
     pub(crate) raft: tokio::runtime::Handle,
     pub(crate) demote_bound: Duration,
     pub(crate) drain_bound: Duration,
+    pub(crate) own_groups: OwnGroups,
+    /// For what must not wait for the job that runs.
+    pub(crate) logins: Logins,
+    pub(crate) guard_session: watch::Receiver<Option<u64>>,
+    pub(crate) enable_events: bool,
     pub(crate) inputs: mpsc::Sender<Input>,
     pub(crate) clone: CloneParts,
     /// What the running job is at, for people.
@@ -86,7 +94,9 @@ impl<N: Net, H: Host> JobContext<N, H> {
         let result = match job {
             Job::Repair { adopt } => Box::pin(self.repair(server, adopt)).await,
             Job::Promote { epoch } => Box::pin(self.promote(server, id, epoch)).await,
-            Job::EndWrites { patient, .. } => Box::pin(self.end_writes(server, patient)).await,
+            Job::Drain { .. } => Box::pin(self.drain(server)).await,
+            Job::Salvage { .. } => Box::pin(self.salvage(server)).await,
+            Job::EndWrites { .. } => Box::pin(self.end_writes(server)).await,
             Job::Demote { .. } => Box::pin(self.demote(server)).await,
             Job::Clone => Box::pin(self.clone_server(server)).await,
             Job::StopServer { clean } => Box::pin(self.stop_server(server, clean)).await,
@@ -104,7 +114,9 @@ impl<N: Net, H: Host> JobContext<N, H> {
     }
 
     fn doing(&self, what: &str) {
-        tracing::info!("{what}");
+        if !what.is_empty() {
+            tracing::info!("{what}");
+        }
         self.doing.send_replace(what.to_owned());
     }
 

@@ -5,7 +5,8 @@
 //! - A configuration that loaded was checked as a whole: nothing later finds a port that may not be
 //!   open to the network, or timings that cannot elect a leader.
 //! - Nothing here prints a [`quorate_types::Secret`].
-//! - mysqld is touched by jobs only, one at a time, and never before the gate is closed.
+//! - mysqld is changed by jobs only, one at a time, and never before the gate is closed; what is
+//!   beside them looks.
 //! - `super_read_only` goes off only after the marker file names the epoch, synced.
 
 mod adapters;
@@ -14,8 +15,12 @@ mod cloning;
 mod cluster_id;
 pub mod config;
 mod driver;
+mod grpc;
+mod guard;
+mod holding;
 pub mod http;
 mod identity;
+mod inert;
 mod jobs;
 mod joining;
 mod membership;
@@ -29,6 +34,7 @@ mod roles;
 mod server;
 mod status;
 pub mod telemetry;
+mod waiting;
 mod watchers;
 mod wiring;
 

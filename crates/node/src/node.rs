@@ -18,9 +18,11 @@ use tokio::task::JoinSet;
 
 use crate::cluster_id::{BootstrapError, ClusterFinder};
 use crate::config::{Config, Secrets};
+use crate::grpc::GrpcServer;
 use crate::identity::{Identity, IdentityError};
 use crate::parts::Parts;
 use crate::random::Random;
+use crate::waiting::Waiting;
 use crate::wiring;
 
 pub(crate) type AdminChannel = AdminClient<tonic::transport::Channel>;
@@ -67,6 +69,7 @@ pub struct Node {
     view: watch::Receiver<Arc<ClusterView>>,
     consensus: Consensus,
     tasks: JoinSet<()>,
+    grpc: GrpcServer,
     raft: tokio::runtime::Handle,
     pid_file: PathBuf,
 }
@@ -116,9 +119,8 @@ impl Node {
         let mut disk = (parts.open_log)().map_err(StartError::Log)?;
         let incarnation = quorate_types::Incarnation(random.next_u64());
         let mut identity = Identity::start(&mut disk, config.node, incarnation)?;
-        let listeners = bind(&parts.net, &parts.raft, &config).await?;
-        let pid_file = config.pid_file();
-        write_pid_file(&pid_file)?;
+        let mut listeners = bind(&parts.net, &parts.raft, &config).await?;
+        let pid_file = write_pid_file(config.pid_file())?;
         let cluster = match identity.cluster {
             Some(cluster) => cluster,
             None => {
@@ -127,16 +129,17 @@ impl Node {
                     config: &config,
                     tls: tls.as_ref(),
                 };
-                let cluster = match bootstrap {
-                    true => find.make(&parts.host, &mut random).await?,
-                    false => find.wait().await,
+                let cluster = if bootstrap {
+                    find.make(&parts.host, &mut random).await?
+                } else {
+                    Box::pin(wait_for_cluster(find, &identity, &mut listeners)).await
                 };
                 identity.cluster = Some(cluster);
                 identity.save(&mut disk).map_err(StartError::Log)?;
                 cluster
             }
         };
-        identity.mark(&mut disk, &parts.host)?;
+        identity.mark(&mut disk, &parts.host).await?;
         let known = Known {
             config: Arc::new(config),
             secrets,
@@ -158,16 +161,14 @@ impl Node {
             initialize(&known, &consensus).await?;
         }
         let (inputs, inputs_rx) = mpsc::channel(INPUTS);
-        let inputs_pair = (inputs.clone(), inputs_rx);
-        let raft = &parts.raft;
         let wired = wiring::wire(
             &known,
             consensus.clone(),
             raft_service,
             listeners,
             registry,
-            inputs_pair,
-            raft,
+            (inputs.clone(), inputs_rx),
+            &parts.raft,
         );
         Ok(Self {
             inputs,
@@ -176,6 +177,7 @@ impl Node {
             view: wired.view,
             consensus,
             tasks: wired.tasks,
+            grpc: wired.grpc,
             raft: parts.raft,
             pid_file,
         })
@@ -191,6 +193,8 @@ impl Node {
         if self.inputs.send(Input::Stop).await.is_ok() {
             let _ = self.stopped.wait_for(|stopped| *stopped).await;
         }
+        // First: a request that comes while Raft stops would be an error in its log.
+        self.grpc.stop().await;
         self.tasks.shutdown().await;
         let consensus = self.consensus.clone();
         let _ = self
@@ -226,12 +230,21 @@ fn closed_doors(config: &Config) -> Result<Option<Tls>, StartError> {
     Ok(tls)
 }
 
-fn write_pid_file(file: &std::path::Path) -> Result<(), StartError> {
-    let written = std::fs::write(file, format!("{}\n", std::process::id()));
-    written.map_err(|source| StartError::PidFile {
-        file: file.to_owned(),
-        source,
-    })
+/// The cluster that a peer is in, however long that takes; until then the node says that it waits.
+async fn wait_for_cluster<N: Net>(
+    find: ClusterFinder<'_, N>,
+    identity: &Identity,
+    listeners: &mut Listeners,
+) -> ClusterId {
+    let waiting = Waiting::new(find.config, identity.incarnation);
+    waiting.answer_until(listeners, find.tls, find.wait()).await
+}
+
+fn write_pid_file(file: PathBuf) -> Result<PathBuf, StartError> {
+    match std::fs::write(&file, format!("{}\n", std::process::id())) {
+        Ok(()) => Ok(file),
+        Err(source) => Err(StartError::PidFile { file, source }),
+    }
 }
 
 /// Starts Raft on its own threads.
@@ -368,3 +381,28 @@ pub(crate) fn addresses(config: &Config) -> BTreeMap<NodeId, String> {
 
 /// How long a handshake of an incoming connection may take.
 pub(crate) const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_folder_that_was_never_used_sits_no_lease_out() {
+        let text = "node = 1\ndir = \"n1\"\nsecrets = \"s\"\n[listen]\nread_write = \"127.0.0.1:1\"\n\
+             read_only = \"127.0.0.1:2\"\nfeed = \"127.0.0.1:3\"\ngrpc = \"127.0.0.1:4\"\n\
+             http = \"127.0.0.1:5\"\ngate = \"127.0.0.1:6\"\n[mysqld]\nport = 7\n";
+        let config = Arc::new(Config::parse(text, std::path::Path::new("/")).unwrap());
+        let sit_out = |start_counter| {
+            let identity = Identity {
+                node: NodeId(1),
+                cluster: Some(ClusterId(7)),
+                incarnation: quorate_types::Incarnation(1),
+                start_counter,
+                marked: 0,
+            };
+            consensus_config(&config, &identity, ClusterId(7), None).sit_out
+        };
+        assert_eq!(sit_out(1), None);
+        assert_eq!(sit_out(2), Some(config.timing.election_max));
+    }
+}

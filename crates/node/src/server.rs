@@ -127,6 +127,8 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 pub(crate) struct Running<H: Host> {
     pub(crate) process: Arc<H::Process>,
     pub(crate) identity: Option<Identity>,
+    /// A job ends it: that it exits is no news.
+    pub(crate) doomed: bool,
 }
 
 /// The server as jobs leave it to each other. One job at a time works on it.
@@ -172,6 +174,7 @@ impl<H: Host> ServerState<H> {
         self.running.send_replace(Some(Running {
             process: process.clone(),
             identity: None,
+            doomed: false,
         }));
         let host = self.host.clone();
         let answers = async {
@@ -195,10 +198,15 @@ impl<H: Host> ServerState<H> {
     pub(crate) async fn kill(&mut self) -> Result<(), ServerError> {
         self.forget_sessions();
         if let Some(process) = self.process() {
-            // Forgotten first: the end of a server that a job kills is no news.
-            self.running.send_replace(None);
+            self.running.send_if_modified(|running| {
+                if let Some(running) = running {
+                    running.doomed = true;
+                }
+                false
+            });
             self.host.signal(&process, Signal::Kill)?;
             self.host.exited(&process).await;
+            self.running.send_replace(None);
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_consensus::Consensus;
-use quorate_mysqld::{Host, Session};
+use quorate_mysqld::{ControlError, Host, Session};
 use quorate_net::Net;
 use quorate_role::{Input, JobResult, Phase, ServerEvent};
 use quorate_types::GtidSet;
@@ -13,16 +13,19 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 
 use crate::driver::Control;
+use crate::inert::OwnGroups;
 use crate::server::{Logins, Running, chain};
 
 /// A replica that hangs is in nobody's way: it gets more time than a primary.
 const REPLICA_PATIENCE: u32 = 10;
 /// Between two looks at a replica's threads.
 const HEALTH: Duration = Duration::from_millis(100);
-const ANSWER_MAX: Duration = Duration::from_secs(2);
+pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// How long the server's disk may take for one small synced write.
 const DISK_MAX: Duration = Duration::from_secs(4);
 const DISK_LOOK: Duration = Duration::from_secs(1);
+/// Between two looks at all the settings that Quorate depends on.
+const SETTINGS_LOOK: Duration = Duration::from_secs(3);
 
 /// What is known of the server's data.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,6 +40,8 @@ pub(crate) struct Health {
 
 pub(crate) struct Watcher<N, H: Host> {
     pub(crate) net: N,
+    pub(crate) host: H,
+    pub(crate) own_groups: OwnGroups,
     pub(crate) logins: Logins,
     pub(crate) running: watch::Receiver<Option<Running<H>>>,
     pub(crate) control: watch::Receiver<Control>,
@@ -47,6 +52,14 @@ pub(crate) struct Watcher<N, H: Host> {
     pub(crate) probe_timeout: Duration,
     /// A file on the server's disk that is written again and again, if the host has one.
     pub(crate) disk_probe: Option<PathBuf>,
+    /// The session that a promotion must leave alone, since it watches the gate.
+    pub(crate) guard_session: watch::Sender<Option<u64>>,
+}
+
+/// The last look at the server's settings.
+struct Checked {
+    at: Instant,
+    wrong: Option<String>,
 }
 
 impl<N: Net, H: Host> Watcher<N, H> {
@@ -102,7 +115,10 @@ impl<N: Net, H: Host> Watcher<N, H> {
         };
         loop {
             tokio::time::sleep(DISK_LOOK).await;
-            if !matches!(self.control.borrow().phase, Phase::Primary { .. }) {
+            if !matches!(
+                self.control.borrow().phase,
+                Phase::Primary { .. } | Phase::Draining { .. }
+            ) {
                 continue;
             }
             let path = path.clone();
@@ -128,6 +144,10 @@ impl<N: Net, H: Host> Watcher<N, H> {
     pub(crate) async fn follow(self: Arc<Self>) {
         let mut session: Option<Session> = None;
         let mut running = self.running.clone();
+        let mut checked = Checked {
+            at: Instant::now(),
+            wrong: None,
+        };
         loop {
             tokio::time::sleep(HEALTH).await;
             let identity = running
@@ -143,9 +163,12 @@ impl<N: Net, H: Host> Watcher<N, H> {
                 session = self.logins.control(&self.net).await.ok();
             }
             let Some(open) = &mut session else { continue };
-            let replica = self.control.borrow().phase == Phase::Replica;
-            match timeout(ANSWER_MAX, self.look(open, replica)).await {
-                Ok(Ok((executed, fit, message))) => {
+            let replica = self.is_replica();
+            match timeout(ANSWER_MAX, self.look(open, replica, &mut checked)).await {
+                Ok(Ok((executed, mut fit, mut message))) => {
+                    if let Some(errant) = self.errant(&executed, replica).await {
+                        (fit, message) = (false, errant);
+                    }
                     let version = identity.version_text.clone();
                     self.publish(Health {
                         executed,
@@ -154,7 +177,7 @@ impl<N: Net, H: Host> Watcher<N, H> {
                         fit,
                         message,
                     });
-                    if replica && self.control.borrow().phase == Phase::Replica {
+                    if replica && self.is_replica() {
                         let _ = self
                             .inputs
                             .send(Input::Server(ServerEvent::ReplicaHealth(fit)))
@@ -177,17 +200,17 @@ impl<N: Net, H: Host> Watcher<N, H> {
         &self,
         session: &mut Session,
         replica: bool,
-    ) -> Result<(GtidSet, bool, String), quorate_mysqld::ControlError> {
+        checked: &mut Checked,
+    ) -> Result<(GtidSet, bool, String), ControlError> {
         let executed = session.gtid_executed().await?;
+        self.check(session, replica, checked).await?;
+        if let Some(wrong) = &checked.wrong {
+            return Ok((executed, false, wrong.clone()));
+        }
         if !replica {
             return Ok((executed, true, String::new()));
         }
         let status = session.replication_status().await?;
-        if let Some(message) = self.errant(&executed).await {
-            let found = JobResult::MustClone(message.clone());
-            let _ = self.inputs.send(Input::Unmendable(found)).await;
-            return Ok((executed, false, message));
-        }
         let mut message = String::new();
         if !status.is_healthy() {
             message = [&status.apply_error, &status.receive_error]
@@ -199,17 +222,64 @@ impl<N: Net, H: Host> Watcher<N, H> {
         Ok((executed, status.is_healthy(), message))
     }
 
-    /// Transactions that were never accepted. A set is judged only after applying a read index
-    /// that was obtained after it was read.
-    async fn errant(&self, executed: &GtidSet) -> Option<String> {
-        let accepted = || self.consensus.applied_state().borrow().accepted.clone();
-        if accepted().contains_set(executed) {
+    /// Looks at the settings again, if it is time; says once what is wrong, and that it no longer is.
+    async fn check(
+        &self,
+        session: &mut Session,
+        replica: bool,
+        checked: &mut Checked,
+    ) -> Result<(), ControlError> {
+        if checked.at.elapsed() < SETTINGS_LOOK {
+            return Ok(());
+        }
+        let mut wrong = session
+            .check_settings()
+            .await?
+            .first()
+            .map(|finding| format!("mysqld runs with {finding}"));
+        if wrong.is_none() && replica && !session.is_safe_replica().await? && self.is_replica() {
+            wrong = Some("mysqld, a replica, takes writes or is a semi-sync source".to_owned());
+        }
+        if wrong != checked.wrong {
+            match &wrong {
+                Some(wrong) => tracing::warn!("{wrong}"),
+                None => tracing::info!("mysqld's settings are right again"),
+            }
+        }
+        *checked = Checked {
+            at: Instant::now(),
+            wrong,
+        };
+        Ok(())
+    }
+
+    /// By what role control knows now: a look may be older than its last decision.
+    fn is_replica(&self) -> bool {
+        self.control.borrow().phase == Phase::Replica
+    }
+
+    /// Transactions that were never accepted, and are not inert. A set is judged only after applying
+    /// a read index that was obtained after it was read.
+    async fn errant(&self, executed: &GtidSet, replica: bool) -> Option<String> {
+        let more = || executed.difference(&self.consensus.applied_state().borrow().accepted);
+        if !replica || more().is_empty() {
             return None;
         }
-        self.consensus.barrier().await.ok()?;
-        let errant = executed.difference(&accepted());
-        (!errant.is_empty())
-            .then(|| format!("it has transactions that were never accepted: {errant}"))
+        let barrier = timeout(ANSWER_MAX, self.consensus.barrier()).await;
+        barrier.ok()?.ok()?;
+        match self.own_groups.errant(&self.host, &more()).await {
+            Ok(errant) if errant.is_empty() => None,
+            Ok(errant) => {
+                let why = format!("it has transactions that were never accepted: {errant}");
+                let found = Input::Unmendable(JobResult::MustClone(why.clone()));
+                let _ = self.inputs.send(found).await;
+                Some(why)
+            }
+            Err(error) => Some(format!(
+                "its transactions cannot be judged: {}",
+                chain(&error)
+            )),
+        }
     }
 
     /// What it executed is still what was known last.

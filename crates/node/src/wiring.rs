@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use prometheus_client::registry::Registry;
 use quorate_consensus::{Consensus, RaftService};
 use quorate_mysqld::{Host, ReplicationSource};
 use quorate_net::{BoxIo, Endpoint, Listener, Net, Tls};
-use quorate_proxy::{Gate, GateHandle, GateParts, Proxy, ProxyParts, ProxySettings, RoleWatch};
+use quorate_proxy::{
+    Gate, GateHandle, GateParts, Proxy, ProxyHandle, ProxyParts, ProxySettings, RoleWatch,
+};
 use quorate_replication::{CaptureMetrics, Feed, FeedMetrics, FeedOptions, stable_identity};
 use quorate_role::{Input, Machine, Timing};
 use quorate_types::{ClusterView, NodeId, Uuid};
@@ -17,12 +19,16 @@ use quorate_wire::v1::admin_server::AdminServer;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tonic::service::Routes;
 
 use crate::adapters::Log;
 use crate::admin::{AdminService, Forward};
 use crate::cloning::ClonePermits;
 use crate::config::Errant;
 use crate::driver::{Control, Driver};
+use crate::grpc::GrpcServer;
+use crate::holding::Holding;
+use crate::inert::OwnGroups;
 use crate::jobs::{CloneParts, JobContext};
 use crate::joining::Joining;
 use crate::membership::Membership;
@@ -45,6 +51,7 @@ pub(crate) struct Wired {
     pub(crate) stopped: watch::Receiver<bool>,
     pub(crate) view: watch::Receiver<Arc<ClusterView>>,
     pub(crate) tasks: JoinSet<()>,
+    pub(crate) grpc: GrpcServer,
 }
 
 type Inputs = (mpsc::Sender<Input>, mpsc::Receiver<Input>);
@@ -59,6 +66,7 @@ struct Wiring<'a, N: Net, H: Host> {
     permits: Arc<ClonePermits>,
     recent: Recent,
     feed_metrics: Arc<FeedMetrics>,
+    own_groups: OwnGroups,
     tasks: JoinSet<()>,
     registry: Registry,
     raft: tokio::runtime::Handle,
@@ -92,6 +100,7 @@ pub(crate) fn wire<N: Net, H: Host>(
         forward: forward(known),
         recent: Recent::new(known.wall_clock.clone()),
         feed_metrics: Arc::default(),
+        own_groups: OwnGroups::default(),
         tasks: JoinSet::new(),
         registry,
         raft: raft.clone(),
@@ -103,11 +112,9 @@ pub(crate) fn wire<N: Net, H: Host>(
     wiring.tasks.spawn(permits.run());
     let metrics = quorate_proxy::Metrics::new(&mut wiring.registry);
     let gate = wiring.gate(metrics.clone(), listeners.gate);
-    wiring.proxy(
-        metrics,
-        gate.clone(),
-        (listeners.read_write, listeners.read_only),
-    );
+    let ports = (listeners.read_write, listeners.read_only);
+    let proxy = wiring.proxy(metrics, gate.clone(), ports);
+    let holding = wiring.holding(gate.clone(), proxy.clone());
     // Only this machine reaches the one without certificates.
     let own_feed = listeners
         .own_feed
@@ -120,14 +127,15 @@ pub(crate) fn wire<N: Net, H: Host>(
     if let Some(listener) = listeners.own_feed {
         wiring.feed(listener, None);
     }
-    let controlled = wiring.role_control(gate.clone(), own_feed, inputs_rx);
+    let controlled = wiring.role_control(gate.clone(), holding, own_feed, inputs_rx);
     let stopped = controlled.stopped.clone();
     let (maker, own) = wiring.status(gate, &controlled);
-    let admin = wiring.admin(own, controlled.health);
-    wiring.grpc(raft_service, admin, listeners.grpc, raft);
+    let admin = wiring.admin(own, controlled.health, proxy);
+    let grpc = wiring.grpc(raft_service, admin, listeners.grpc, raft);
     let router = crate::http::router(Arc::new(maker), Arc::new(wiring.registry));
     let mut http = listeners.http;
-    if !http.local.is_local() {
+    // As it is configured, like the feed: what a name stands for may change.
+    if !known.config.listen.http.is_local() {
         http.incoming = Box::pin(secure(http.incoming, known.tls.clone()));
     }
     wiring.tasks.spawn(crate::http::serve(http, router));
@@ -135,6 +143,7 @@ pub(crate) fn wire<N: Net, H: Host>(
         stopped,
         view: roles.view(),
         tasks: wiring.tasks,
+        grpc,
     }
 }
 
@@ -173,7 +182,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
         metrics: quorate_proxy::Metrics,
         own_gate: GateHandle,
         (read_write, read_only): (Listener, Listener),
-    ) {
+    ) -> ProxyHandle {
         let config = self.known.config.clone();
         let dialer = move |node: NodeId| match node == config.node {
             true => Some(config.listen.gate.clone()),
@@ -194,8 +203,20 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             },
             metrics,
         };
-        let (proxy, _) = Proxy::new(parts);
+        let (proxy, handle) = Proxy::new(parts);
         self.tasks.spawn(proxy.run(read_write, read_only));
+        handle
+    }
+
+    fn holding(&self, gate: GateHandle, proxy: ProxyHandle) -> Holding {
+        let timing = &self.known.config.timing;
+        Holding {
+            gate,
+            proxy,
+            peers: self.known.config.peers.keys().copied().collect(),
+            forward: self.forward.clone(),
+            longest: timing.switchover_drain + timing.demote_bound + PROMOTION_USUAL,
+        }
     }
 
     fn feed(&mut self, listener: Listener, tls: Option<&Tls>) {
@@ -203,6 +224,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
         let (server_uuid, server_id) = stable_identity(self.known.cluster);
         let password = self.known.secrets.feed.clone();
         let wall_clock = self.known.wall_clock.clone();
+        let own_groups = self.own_groups.clone();
         let options = FeedOptions {
             server_version: self.known.server_version.clone(),
             server_uuid,
@@ -210,6 +232,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             tls: tls.map(Tls::server_config),
             accounts: Arc::new(move |user: &str| (user == FEED_USER).then(|| password.clone())),
             unix_seconds: Arc::new(move || wall_clock() / 1000),
+            inert: Arc::new(move || own_groups.inert()),
             parallel_max: quorate_mysqld::REPLICA_PARALLEL_WORKERS,
             seed: self.known.random.peek(),
         };
@@ -220,6 +243,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
     fn role_control(
         &mut self,
         gate: GateHandle,
+        holding: Holding,
         own_feed: Endpoint,
         inputs_rx: mpsc::Receiver<Input>,
     ) -> Controlled {
@@ -239,19 +263,21 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
         let (control_tx, control) = watch::channel(Control::of(&machine, false));
         let (health_tx, health) = watch::channel(Health::default());
         let doing = watch::Sender::new(String::new());
+        let guard_session = watch::Sender::new(None);
         let driver = Driver {
             machine,
             jobs: Arc::new(self.jobs(
-                server.state,
+                &server,
                 &own_feed,
                 metrics,
                 doing.clone(),
-                health.clone(),
+                (guard_session.subscribe(), health.clone()),
             )),
             net: known.net.clone(),
             consensus: self.consensus.clone(),
             roles: self.roles.clone(),
             gate,
+            holding,
             inputs: self.inputs.clone(),
             control: control_tx,
             recent: self.recent.clone(),
@@ -264,6 +290,8 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
         });
         let watcher = Arc::new(Watcher {
             net: known.net.clone(),
+            host: known.host.clone(),
+            own_groups: self.own_groups.clone(),
             logins: server.logins,
             running,
             control: control.clone(),
@@ -273,9 +301,11 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             probe_interval: known.config.timing.probe_interval,
             probe_timeout: known.config.timing.probe_timeout,
             disk_probe: known.disk_probe.clone(),
+            guard_session,
         });
         self.tasks.spawn(watcher.clone().probe());
         self.tasks.spawn(watcher.clone().probe_disk());
+        self.tasks.spawn(watcher.clone().guard());
         self.tasks.spawn(watcher.follow());
         Controlled {
             control,
@@ -287,11 +317,11 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
 
     fn jobs(
         &self,
-        server: Arc<Mutex<ServerState<H>>>,
+        server: &ServerParts<H>,
         own_feed: &Endpoint,
         capture_metrics: Arc<CaptureMetrics>,
         doing: watch::Sender<String>,
-        health: watch::Receiver<Health>,
+        (guard_session, health): (watch::Receiver<Option<u64>>, watch::Receiver<Health>),
     ) -> JobContext<N, H> {
         let known = self.known;
         let (cluster_uuid, cluster_server_id) = stable_identity(known.cluster);
@@ -301,7 +331,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
         JobContext {
             net: known.net.clone(),
             consensus: self.consensus.clone(),
-            server,
+            server: server.state.clone(),
             node: known.config.node,
             incarnation: known.identity.incarnation,
             start_counter: known.identity.start_counter,
@@ -318,6 +348,10 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             raft: self.raft.clone(),
             demote_bound: known.config.timing.demote_bound,
             drain_bound: known.config.timing.switchover_drain,
+            own_groups: self.own_groups.clone(),
+            logins: server.logins.clone(),
+            guard_session,
+            enable_events: known.config.mysqld.enable_events,
             inputs: self.inputs.clone(),
             clone: self.clone_parts(health),
             doing,
@@ -382,7 +416,12 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
         (maker, own)
     }
 
-    fn admin(&mut self, own: OwnView<N>, health: watch::Receiver<Health>) -> AdminService {
+    fn admin(
+        &mut self,
+        own: OwnView<N>,
+        health: watch::Receiver<Health>,
+        proxy: ProxyHandle,
+    ) -> AdminService {
         let known = self.known;
         let membership = Membership::new(self.consensus.clone(), known_nodes(&known.config));
         let joining = Joining {
@@ -407,40 +446,30 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             inputs: self.inputs.clone(),
             forward: self.forward.clone(),
             addresses: addresses(&known.config),
+            proxy,
         }
     }
 
     fn grpc(
-        &mut self,
+        &self,
         raft_service: RaftService,
         admin: AdminService,
         listener: Listener,
         raft: &tokio::runtime::Handle,
-    ) {
+    ) -> GrpcServer {
         let incoming = secure(listener.incoming, self.known.tls.clone());
-        let serve = tonic::transport::Server::builder()
-            .http2_keepalive_interval(Some(KEEP_ALIVE))
-            .http2_keepalive_timeout(Some(KEEP_ALIVE))
-            .add_service(raft_service)
-            .add_service(AdminServer::new(admin))
-            .serve_with_incoming(incoming);
-        let serve = async move {
-            if let Err(error) = serve.await {
-                tracing::error!(%error, "the gRPC server ended");
-            }
-        };
-        self.tasks.spawn_on(serve, raft);
+        let routes = Routes::new(raft_service).add_service(AdminServer::new(admin));
+        GrpcServer::start(routes, incoming, raft)
     }
 }
 
-/// A peer that vanished is noticed within this.
-const KEEP_ALIVE: Duration = Duration::from_secs(1);
-
+/// What a transfer and a promotion need at most when nothing is wrong.
+const PROMOTION_USUAL: Duration = Duration::from_secs(3);
 /// Connections after their handshake, however long each takes: a slow one holds up no other.
-fn secure(
-    incoming: quorate_net::Incoming,
+pub(crate) fn secure(
+    incoming: impl Stream<Item = std::io::Result<BoxIo>>,
     tls: Option<Tls>,
-) -> impl futures_util::Stream<Item = std::io::Result<BoxIo>> {
+) -> impl Stream<Item = std::io::Result<BoxIo>> {
     let handshake = move |io: std::io::Result<BoxIo>| {
         let tls = tls.clone();
         async move {

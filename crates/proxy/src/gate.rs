@@ -98,7 +98,13 @@ impl GateHandle {
         *self.sessions.reading.borrow()
     }
 
-    /// Open sessions under an epoch, for a switchover that lets them finish.
+    /// From now on no session begins under this epoch; those that are open go on. None: they begin
+    /// again. Connections that come meanwhile wait as long as their hello says.
+    pub fn hold(&self, epoch: Option<Epoch>) {
+        self.sessions.held.send_replace(epoch);
+    }
+
+    /// Open sessions under an epoch.
     #[must_use]
     pub fn primary_sessions(&self) -> u64 {
         self.sessions.open.borrow().values().sum()
@@ -109,6 +115,8 @@ impl GateHandle {
 struct Sessions {
     open: watch::Sender<BTreeMap<Epoch, u64>>,
     reading: watch::Sender<u64>,
+    /// The epoch under which no session begins any more.
+    held: watch::Sender<Option<Epoch>>,
     /// [`RoleWatch::may_serve_reads`], asked on behalf of all sessions.
     fit_for_reads: watch::Sender<bool>,
 }
@@ -176,6 +184,7 @@ impl<N: Net, R: RoleWatch> Gate<N, R> {
         let sessions = Arc::new(Sessions {
             open: watch::Sender::default(),
             reading: watch::Sender::default(),
+            held: watch::Sender::default(),
             fit_for_reads: watch::Sender::new(parts.role.may_serve_reads()),
         });
         let (to_gate, from_here) = mpsc::channel(CONNECTING_MAX);
@@ -321,12 +330,16 @@ impl<N: Net, R: RoleWatch> Gate<N, R> {
         }
         let role = &self.parts.role;
         let mut serving = role.serving();
+        let mut held = self.sessions.held.subscribe();
         loop {
             if purpose == Purpose::ReadOnly && role.may_serve_reads() {
                 self.sessions.note_fitness(true);
                 return Entered::new(&self.sessions, Grant::Reads);
             }
-            let served = *serving.borrow_and_update();
+            let held_epoch = *held.borrow_and_update();
+            let served = serving
+                .borrow_and_update()
+                .filter(|epoch| Some(*epoch) != held_epoch);
             if let Some(epoch) = served {
                 // Counted first: whoever closes the gate after the second look waits for us.
                 let entered = Entered::new(&self.sessions, Grant::Epoch(epoch));
@@ -337,6 +350,7 @@ impl<N: Net, R: RoleWatch> Gate<N, R> {
             }
             tokio::select! {
                 _ = serving.changed() => {}
+                _ = held.changed() => {}
                 () = sleep(LOOK_AGAIN) => {}
             }
         }

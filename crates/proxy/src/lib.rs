@@ -18,6 +18,7 @@ mod error_packet;
 mod framing;
 mod gate;
 mod gate_protocol;
+mod hold;
 mod metrics;
 mod proxy;
 mod pump;

@@ -15,6 +15,7 @@ use crate::error_packet;
 use crate::framing::{Ending, Framing};
 use crate::gate::GateHandle;
 use crate::gate_protocol::Purpose;
+use crate::hold::{Hold, Holding};
 use crate::metrics::{Metrics, PortMetrics};
 use crate::pump::{End, Watch, pump};
 use crate::route::{Route, epoch_over};
@@ -63,7 +64,7 @@ pub struct ProxyParts<N, R, D> {
 pub struct Proxy<N, R, D> {
     pub(crate) parts: ProxyParts<N, R, D>,
     pub(crate) route: watch::Sender<Route>,
-    pub(crate) held: watch::Receiver<bool>,
+    pub(crate) holding: Holding,
     pub(crate) read_write: PortMetrics,
     pub(crate) read_only: PortMetrics,
     /// Read-only sessions from here, by the node that serves them. Never held across an await.
@@ -73,14 +74,20 @@ pub struct Proxy<N, R, D> {
 /// Steers a node's ports.
 #[derive(Clone)]
 pub struct ProxyHandle {
-    hold: watch::Sender<bool>,
+    holding: Holding,
     read_write: PortMetrics,
 }
 
 impl ProxyHandle {
-    /// While held, new read-write connections wait (as long as any may wait), for a switchover.
-    pub fn hold(&self, hold: bool) {
-        self.hold.send_replace(hold);
+    /// A switchover takes the primary of this epoch away: new read-write connections wait (as long
+    /// as any may wait) until another epoch is known, the hold is released, or its time is up.
+    pub fn hold(&self, epoch: Epoch, longest: Duration) {
+        self.holding.begin(Hold::new(epoch, longest));
+    }
+
+    /// The switchover was given up: connections go to the epoch's primary again.
+    pub fn release(&self, epoch: Epoch) {
+        self.holding.end(epoch);
     }
 
     /// Open sessions of this node's read-write port.
@@ -97,17 +104,17 @@ impl<N: Net, R: RoleWatch, D: GateDialer> Proxy<N, R, D> {
             &parts.role.view().borrow(),
             parts.settings.max_lag_transactions,
         );
-        let (hold, held) = watch::channel(false);
+        let holding = Holding::default();
         let proxy = Self {
             route: watch::Sender::new(route),
-            held,
+            holding: holding.clone(),
             read_write: parts.metrics.port("read_write"),
             read_only: parts.metrics.port("read_only"),
             from_here: Mutex::default(),
             parts,
         };
         let handle = ProxyHandle {
-            hold,
+            holding,
             read_write: proxy.read_write.clone(),
         };
         (Arc::new(proxy), handle)

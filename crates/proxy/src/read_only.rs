@@ -56,7 +56,7 @@ async fn find_reader<N: Net, R: RoleWatch, D: GateDialer>(
             settings.max_lag_transactions,
             |node| proxy.sessions_from_here(node),
         );
-        if settings.read_only_falls_back && !*proxy.held.borrow() {
+        if settings.read_only_falls_back && !proxy.holding.holds(&proxy.route.borrow()) {
             candidates.extend(view.primary);
         }
         for node in candidates {

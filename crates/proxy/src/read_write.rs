@@ -46,12 +46,10 @@ async fn find_primary<N: Net, R: RoleWatch, D: GateDialer>(
 ) -> Result<(BoxIo, Epoch), String> {
     let deadline = Instant::now() + proxy.parts.settings.wait_max;
     let mut route = proxy.route.subscribe();
-    let mut held = proxy.held.clone();
     let mut why = String::new();
     loop {
         let attempt = async {
-            // Gone senders belong to a node that goes down: it drops this session too.
-            let _ = held.wait_for(|held| !held).await;
+            proxy.holding.over(proxy.route.subscribe()).await;
             let known = match route.wait_for(|route| route.primary.is_some()).await {
                 Ok(route) => route.primary,
                 Err(_) => None,
@@ -86,7 +84,7 @@ async fn find_primary<N: Net, R: RoleWatch, D: GateDialer>(
                     () = sleep(RETRY) => {}
                 }
             }
-            Err(_) if *held.borrow() => {
+            Err(_) if proxy.holding.holds(&route.borrow()) => {
                 return Err("a switchover holds new connections".to_owned());
             }
             Err(_) if route.borrow().primary.is_none() => {

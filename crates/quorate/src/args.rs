@@ -71,6 +71,10 @@ pub(crate) struct NodeArgs {
     /// Found a new cluster with this node as its first member: once, on one node only.
     #[arg(long)]
     pub(crate) bootstrap: bool,
+    /// Run in a session of its own: nodes that share a machine then share its processors as
+    /// services do, and a terminal's signals do not reach them.
+    #[arg(long)]
+    pub(crate) own_session: bool,
 }
 
 /// Show the nodes, their roles and how far they are.

@@ -12,7 +12,7 @@ use quorate_net::TokioNet;
 use quorate_node::config::{Config, Secrets};
 use quorate_node::{Node, Parts};
 use quorate_storage::{Options, SledDisk};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::NodeArgs;
@@ -28,23 +28,60 @@ pub(crate) fn run(args: &NodeArgs) -> anyhow::Result<()> {
         .enable_all()
         .thread_name("quorate")
         .build()?;
-    // One thread is enough for Raft, and fewer switches make it faster on small machines.
-    let raft = Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .thread_name("raft")
-        .build()?;
-    let result = main.block_on(serve(config, secrets, args.bootstrap, &raft));
-    raft.shutdown_timeout(DRAIN);
+    if args.own_session {
+        // Fails where it leads a group of processes, so where a service manager or a shell gave it
+        // what it needs.
+        let _ = rustix::process::setsid();
+    }
+    let raft = RaftThread::start()?;
+    let result = main.block_on(serve(config, secrets, args.bootstrap, &raft.handle));
+    raft.stop();
     main.shutdown_timeout(DRAIN);
     result
+}
+
+/// Raft's runtime: one thread, so that its tasks wake each other without a system call.
+struct RaftThread {
+    handle: Handle,
+    stop: tokio::sync::oneshot::Sender<()>,
+    ended: std::thread::JoinHandle<()>,
+}
+
+impl RaftThread {
+    fn start() -> anyhow::Result<Self> {
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .thread_name("raft-blocking")
+            .build()?;
+        let handle = runtime.handle().clone();
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let ended = std::thread::Builder::new()
+            .name("raft".to_owned())
+            .spawn(move || {
+                // A sender that is gone ends it too.
+                let _ = runtime.block_on(stopped);
+                runtime.shutdown_timeout(DRAIN);
+            })?;
+        Ok(Self {
+            handle,
+            stop,
+            ended,
+        })
+    }
+
+    fn stop(self) {
+        drop(self.stop);
+        if self.ended.join().is_err() {
+            tracing::error!("Raft's thread panicked");
+        }
+    }
 }
 
 async fn serve(
     config: Config,
     secrets: Secrets,
     bootstrap: bool,
-    raft: &Runtime,
+    raft: &Handle,
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -75,7 +112,7 @@ async fn serve(
 /// The real network, server and disk.
 async fn parts(
     config: &Config,
-    raft: &Runtime,
+    raft: &Handle,
 ) -> anyhow::Result<Parts<TokioNet, LocalHost, SledDisk>> {
     let cache = default_cache();
     let explicit = config
@@ -120,7 +157,7 @@ async fn parts(
         host,
         open_log: Box::new(move || SledDisk::open(&raft_dir, &options)),
         exec: quorate_consensus::Exec::WriterThread,
-        raft: raft.handle().clone(),
+        raft: raft.clone(),
         seed: seed_of_the_system()?,
         settings,
         server_version,

@@ -34,6 +34,8 @@ pub struct CaptureOptions {
     pub entry_bytes_max: usize,
     /// Bytes of events in proposals that are in flight at once.
     pub in_flight_bytes_max: usize,
+    /// Of the first transaction that is captured: 1, but where the epoch has others before it.
+    pub first_number: u64,
 }
 
 impl Default for CaptureOptions {
@@ -43,6 +45,7 @@ impl Default for CaptureOptions {
             entry_bytes_max: 480 << 10,
             // What waits longer stays unencoded here, where it is counted.
             in_flight_bytes_max: 8 << 20,
+            first_number: 1,
         }
     }
 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use quorate_mysql_wire::{Scramble, clean_scramble};
 use quorate_net::Listener;
-use quorate_types::{ClusterId, Secret, Uuid};
+use quorate_types::{ClusterId, GtidSet, Secret, Uuid};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::task::JoinSet;
@@ -49,6 +49,9 @@ pub struct FeedOptions {
     pub accounts: Accounts,
     /// Seconds since 1970, by which replicas tell how far they are behind.
     pub unix_seconds: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// Transactions beyond the accepted set that a consumer may have all the same, since they
+    /// change nothing: FLUSH by hand on a replica, for one.
+    pub inert: Arc<dyn Fn() -> GtidSet + Send + Sync>,
     /// How many transactions a consumer may apply beside each other: the workers of our own
     /// replicas (see [`quorate_binlog::limit_parallel`]).
     pub parallel_max: u32,

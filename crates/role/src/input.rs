@@ -83,9 +83,13 @@ pub enum Job {
     Repair { adopt: bool },
     /// All of DESIGN's promotion up to `super_read_only=OFF`.
     Promote { epoch: Epoch },
+    /// Let the transactions that run now end by themselves, within a bound; then it is done.
+    Drain { epoch: Epoch },
+    /// Commits may be answered that the log does not know. Once the gate is closed: let what the
+    /// server executed become accepted, within a bound, since clients were told so.
+    Salvage { epoch: Epoch },
     /// `super_read_only=ON`: its success proves that no commit is in flight (A9).
-    /// `patient`: running transactions get a bounded time first.
-    EndWrites { epoch: Epoch, patient: bool },
+    EndWrites { epoch: Epoch },
     /// After the epoch's end was applied: check, semi-sync off, check again, follow.
     Demote { epoch: Epoch },
     /// Replace the server's data by a copy of another's, by a permit of the log; then it starts by
@@ -146,6 +150,11 @@ pub enum Input {
     Server(ServerEvent),
     /// What was found of a replica that runs: [`JobResult::MustClone`] or [`JobResult::Behind`].
     Unmendable(JobResult),
+    /// Under this epoch, commits of the server are answered without waiting for the log.
+    Bypassed {
+        epoch: Epoch,
+        why: String,
+    },
     Peers(Vec<Candidate>),
     Switchover {
         to: NodeId,
@@ -161,6 +170,14 @@ pub enum Effect {
     },
     /// Returns before any later effect is carried out: no byte reaches a client after it (A2).
     CloseGate,
+    /// New connections wait, here and at the other nodes: the epoch is about to be given up.
+    Hold {
+        epoch: Epoch,
+    },
+    /// It is not given up after all.
+    Release {
+        epoch: Epoch,
+    },
     Start {
         id: JobId,
         job: Job,

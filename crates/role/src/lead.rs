@@ -101,11 +101,13 @@ impl Machine {
         if self.transfer.is_some() {
             return;
         }
-        let ordered = self.stop_by.is_some() || self.switchover.is_some();
+        let ordered = self.is_ordered();
         let to = match &self.phase {
             // While writes end in good order, the epoch's own leader must still commit them.
             Phase::Promoting { epoch, .. } if ordered && !self.is_over(*epoch) => None,
             Phase::Primary { epoch }
+            | Phase::Draining { epoch }
+            | Phase::Bypassed { epoch, .. }
             | Phase::EndingWrites { epoch }
             | Phase::EndingEpoch { epoch }
                 if !self.is_over(*epoch) =>
@@ -191,7 +193,10 @@ impl Machine {
                     return;
                 }
                 // Its commits are being answered: their epoch lasts until they are.
-                Phase::Promoting { .. } | Phase::Primary { .. } => return,
+                Phase::Promoting { .. }
+                | Phase::Primary { .. }
+                | Phase::Draining { .. }
+                | Phase::Bypassed { .. } => return,
                 Phase::EndingWrites { epoch: ending }
                     if ending == epoch && self.over < Some(epoch) =>
                 {

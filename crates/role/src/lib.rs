@@ -5,9 +5,9 @@
 //! back. Leases are not its business: the gate judges them for every chunk that passes.
 //!
 //! # Invariants
-//! - The gate is open only in `Primary`, under the epoch that is current in the log, while this node
-//!   leads as the leader that began it; it never opens again in a term in which leadership was
-//!   given away (A18).
+//! - The gate is open only in `Primary` and `Draining`, under the epoch that is current in the log,
+//!   while this node leads as the leader that began it; it never opens again in a term in which
+//!   leadership was given away (A18).
 //! - At most one job and one `SetPrimary` are under way.
 //! - Whatever ends an epoch, the server is demoted or killed and repaired before it is a replica or
 //!   a primary again, also when this node goes on leading (A1).

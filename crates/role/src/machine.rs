@@ -28,6 +28,17 @@ pub enum Phase {
     Primary {
         epoch: Epoch,
     },
+    /// Still primary, with the gate open for those who are in: what they began may end. Nobody
+    /// else is let in, since leadership is about to be given away by order.
+    Draining {
+        epoch: Epoch,
+    },
+    /// Commits were answered without the log. The gate is closed; what was executed may still
+    /// become accepted before the server is killed.
+    Bypassed {
+        epoch: Epoch,
+        why: String,
+    },
     /// Waiting for `super_read_only=ON`.
     EndingWrites {
         epoch: Epoch,
@@ -128,8 +139,12 @@ impl Machine {
         match &self.phase {
             Phase::Replica => Role::Replica,
             Phase::Promoting { .. } => Role::Promoting,
-            Phase::Primary { .. } if lease_holds && self.gate.is_some() => Role::Primary,
-            Phase::Primary { .. } => Role::Fenced,
+            Phase::Primary { .. } | Phase::Draining { .. }
+                if lease_holds && self.gate.is_some() =>
+            {
+                Role::Primary
+            }
+            Phase::Primary { .. } | Phase::Draining { .. } | Phase::Bypassed { .. } => Role::Fenced,
             Phase::EndingWrites { .. } | Phase::EndingEpoch { .. } | Phase::Demoting { .. } => {
                 Role::Demoting
             }
@@ -144,7 +159,9 @@ impl Machine {
     #[must_use]
     pub fn message(&self) -> &str {
         match &self.phase {
-            Phase::Repairing { message, .. } | Phase::MustClone { message, .. } => message,
+            Phase::Repairing { message, .. }
+            | Phase::MustClone { message, .. }
+            | Phase::Bypassed { why: message, .. } => message,
             _ => "",
         }
     }
@@ -155,6 +172,8 @@ impl Machine {
         self.observe(now, input, &mut effects);
         // What must end ends first; only then is anything begun.
         self.guard_gate(&mut effects);
+        self.end_salvage(now, &mut effects);
+        self.drain(&mut effects);
         self.end_epoch(&mut effects);
         self.advance_demotion(&mut effects);
         self.lead(now, &mut effects);
@@ -195,13 +214,11 @@ impl Machine {
                 JobResult::Done | JobResult::Failed(_) => {}
             },
             Input::Unmendable(_) => {}
+            Input::Bypassed { epoch, why } => self.on_bypassed(epoch, why, effects),
             Input::Peers(peers) => self.peers = peers,
             Input::Switchover { to } => {
-                let healthy = self
-                    .peers
-                    .iter()
-                    .any(|peer| peer.node == to && peer.healthy);
-                self.switchover = (healthy && self.leading.is_some()).then_some(to);
+                let possible = self.is_candidate(to) && self.leading.is_some();
+                self.switchover = possible.then_some(to);
             }
             Input::Stop => self.stop_by = self.stop_by.or(Some(now + self.timing.stop_bound)),
         }
@@ -244,6 +261,23 @@ impl Machine {
         self.begin_repair(now, why.to_owned(), effects);
     }
 
+    /// What was answered wrongly cannot be taken back; what is executed already is better accepted
+    /// than cut off. So the gate closes, and the epoch ends a moment later.
+    fn on_bypassed(&mut self, epoch: Epoch, why: String, effects: &mut Vec<Effect>) {
+        let serving = match self.phase {
+            Phase::Primary { epoch: own } | Phase::Draining { epoch: own } => own == epoch,
+            _ => false,
+        };
+        if !serving || self.is_over(epoch) {
+            return;
+        }
+        self.close_gate(effects);
+        self.abort(effects);
+        effects.push(Effect::Report(why.clone()));
+        self.phase = Phase::Bypassed { epoch, why };
+        self.start(Job::Salvage { epoch }, effects);
+    }
+
     fn on_job_done(&mut self, now: Tick, id: JobId, result: JobResult, effects: &mut Vec<Effect>) {
         let Some((_, job)) = self.job.take_if(|(current, _)| *current == id) else {
             return;
@@ -252,6 +286,12 @@ impl Machine {
             (Job::StopServer { .. }, _) => {
                 self.stopped = true;
                 effects.push(Effect::Stopped);
+            }
+            // However it ended: what is left open now is cut off.
+            (Job::Drain { epoch }, _) => self.end_writes(epoch, effects),
+            (Job::Salvage { .. }, _) => {
+                let message = self.message().to_owned();
+                self.begin_repair(now, message, effects);
             }
             (_, JobResult::MustClone(why)) => self.must_clone(now, false, why, effects),
             (_, JobResult::Behind(why)) => self.must_clone(now, true, why, effects),
@@ -283,7 +323,7 @@ impl Machine {
                 self.phase = Phase::Primary { epoch };
                 self.open_gate(epoch, effects);
             }
-            (Job::EndWrites { epoch, .. }, JobResult::Done) => {
+            (Job::EndWrites { epoch }, JobResult::Done) => {
                 self.phase = Phase::EndingEpoch { epoch }
             }
         }
@@ -312,8 +352,13 @@ impl Machine {
 
     fn guard_gate(&mut self, effects: &mut Vec<Effect>) {
         let Some(epoch) = self.gate else { return };
-        let serving = matches!(self.phase, Phase::Primary { epoch: own } if own == epoch);
-        if !serving || self.is_over(epoch) || self.is_leaving() {
+        // While it drains it is leaving, and serves until that is done.
+        let serving = match self.phase {
+            Phase::Primary { epoch: own } => own == epoch,
+            Phase::Draining { epoch: own } => own == epoch,
+            _ => false,
+        };
+        if !serving || self.is_over(epoch) || self.gave_away() {
             self.close_gate(effects);
         }
     }
@@ -336,13 +381,26 @@ impl Machine {
 
     /// Whether this node is giving leadership up, by order or because it must.
     pub(crate) fn is_leaving(&self) -> bool {
-        self.stop_by.is_some() || self.switchover.is_some() || self.gave_away()
+        self.is_ordered() || self.gave_away()
+    }
+
+    /// Whether somebody wants another primary, or this process to end.
+    pub(crate) fn is_ordered(&self) -> bool {
+        self.stop_by.is_some() || self.switchover.is_some()
+    }
+
+    fn is_candidate(&self, node: NodeId) -> bool {
+        self.peers
+            .iter()
+            .any(|peer| peer.node == node && peer.healthy)
     }
 
     fn epoch(&self) -> Option<Epoch> {
         match self.phase {
             Phase::Promoting { epoch, .. }
             | Phase::Primary { epoch }
+            | Phase::Draining { epoch }
+            | Phase::Bypassed { epoch, .. }
             | Phase::EndingWrites { epoch }
             | Phase::EndingEpoch { epoch }
             | Phase::Demoting { epoch } => Some(epoch),
@@ -381,26 +439,61 @@ impl Machine {
         effects.push(Effect::Start { id, job });
     }
 
+    /// Leadership that is given away by order leaves nobody's transaction behind, within a bound.
+    fn drain(&mut self, effects: &mut Vec<Effect>) {
+        match self.phase {
+            Phase::Primary { epoch } if self.is_ordered() && !self.is_over(epoch) => {
+                self.abort(effects);
+                self.phase = Phase::Draining { epoch };
+                effects.push(Effect::Hold { epoch });
+                self.start(Job::Drain { epoch }, effects);
+            }
+            Phase::Draining { epoch } if !self.is_over(epoch) => {
+                // Nothing has happened yet that could not be left as it is.
+                if self.switchover.is_some_and(|to| !self.is_candidate(to)) {
+                    self.switchover = None;
+                }
+                if !self.is_ordered() {
+                    self.abort(effects);
+                    self.phase = Phase::Primary { epoch };
+                    effects.push(Effect::Release { epoch });
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// A server that is, or is becoming, primary of an epoch that is over (or is to be given up)
     /// must become a replica first.
     fn end_epoch(&mut self, effects: &mut Vec<Effect>) {
-        let (Phase::Promoting { epoch, .. } | Phase::Primary { epoch }) = self.phase else {
-            return;
-        };
-        let over = self.is_over(epoch);
-        if !over && !self.is_leaving() {
-            return;
+        match self.phase {
+            Phase::Primary { epoch } | Phase::Draining { epoch }
+                if self.is_over(epoch) || self.gave_away() =>
+            {
+                self.end_writes(epoch, effects);
+            }
+            Phase::Promoting { epoch, .. } if self.is_over(epoch) || self.is_leaving() => {
+                self.end_writes(epoch, effects);
+            }
+            _ => {}
         }
+    }
+
+    fn end_writes(&mut self, epoch: Epoch, effects: &mut Vec<Effect>) {
         self.abort(effects);
         self.close_gate(effects);
         self.phase = Phase::EndingWrites { epoch };
-        self.start(
-            Job::EndWrites {
-                epoch,
-                patient: !over,
-            },
-            effects,
-        );
+        self.start(Job::EndWrites { epoch }, effects);
+    }
+
+    /// The log has moved on: nothing more becomes accepted.
+    fn end_salvage(&mut self, now: Tick, effects: &mut Vec<Effect>) {
+        if let Phase::Bypassed { epoch, .. } = self.phase
+            && self.is_over(epoch)
+        {
+            let message = self.message().to_owned();
+            self.begin_repair(now, message, effects);
+        }
     }
 
     fn advance_demotion(&mut self, effects: &mut Vec<Effect>) {

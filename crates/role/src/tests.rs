@@ -204,13 +204,7 @@ fn a_deposed_primary_closes_its_gate_before_anything_else() {
     let (mut node, epoch) = Node::primary();
     let effects = node.follow(4);
     assert_eq!(effects[0], Effect::CloseGate);
-    assert_eq!(
-        starts(&effects),
-        Some(Job::EndWrites {
-            epoch,
-            patient: false
-        })
-    );
+    assert_eq!(starts(&effects), Some(Job::EndWrites { epoch }));
     assert_eq!(
         node.finish(JobResult::Done),
         [],
@@ -235,13 +229,7 @@ fn capture_lost_ends_the_epoch_though_the_node_goes_on_leading() {
     let (mut node, epoch) = Node::primary();
     let effects = node.step(Input::CaptureStopped { epoch });
     assert_eq!(effects[0], Effect::CloseGate);
-    assert_eq!(
-        starts(&effects),
-        Some(Job::EndWrites {
-            epoch,
-            patient: false
-        })
-    );
+    assert_eq!(starts(&effects), Some(Job::EndWrites { epoch }));
     assert!(effects.contains(&propose(3, None)));
     node.apply(leader(3, ME), None);
     let effects = node.finish(JobResult::Done);
@@ -254,14 +242,13 @@ fn a_switchover_ends_writes_and_the_epoch_before_leadership_goes() {
     let (node, epoch) = Node::primary();
     let mut node = node.with_candidate();
     let effects = node.step(Input::Switchover { to: OTHER });
+    assert_eq!(effects[0], Effect::Hold { epoch });
+    assert_eq!(starts(&effects), Some(Job::Drain { epoch }));
+    assert_eq!(effects.len(), 2, "the gate stays open: {effects:?}");
+    assert_eq!(node.machine.role(true), quorate_types::Role::Primary);
+    let effects = node.finish(JobResult::Done);
     assert_eq!(effects[0], Effect::CloseGate);
-    assert_eq!(
-        starts(&effects),
-        Some(Job::EndWrites {
-            epoch,
-            patient: true
-        })
-    );
+    assert_eq!(starts(&effects), Some(Job::EndWrites { epoch }));
     assert!(
         !effects.contains(&propose(3, None)),
         "waiting commits may still be accepted"
@@ -274,6 +261,63 @@ fn a_switchover_ends_writes_and_the_epoch_before_leadership_goes() {
     );
     let (_, effects) = node.apply(leader(3, ME), None);
     assert!(transfers(&effects), "{effects:?}");
+}
+
+#[test]
+fn a_switchover_whose_node_falls_ill_while_transactions_end_is_given_up() {
+    let (node, epoch) = Node::primary();
+    let mut node = node.with_candidate();
+    node.step(Input::Switchover { to: OTHER });
+    let (id, _) = node.job();
+    let third = Candidate {
+        node: NodeId(3),
+        healthy: true,
+        behind: 0,
+    };
+    let effects = node.step(Input::Peers(vec![third]));
+    assert_eq!(effects, [Effect::Abort { id }, Effect::Release { epoch }]);
+    assert_eq!(node.machine.phase(), &Phase::Primary { epoch });
+    assert_eq!(node.step(Input::Tick), []);
+}
+
+#[test]
+fn a_primary_that_is_deposed_while_transactions_end_closes_its_gate_at_once() {
+    let (node, epoch) = Node::primary();
+    let mut node = node.with_candidate();
+    node.step(Input::Switchover { to: OTHER });
+    let effects = node.follow(4);
+    assert_eq!(effects[0], Effect::CloseGate);
+    assert_eq!(starts(&effects), Some(Job::EndWrites { epoch }));
+}
+
+#[test]
+fn commits_that_pass_the_log_end_the_epoch_once_the_gate_is_closed() {
+    let (node, epoch) = Node::primary();
+    let mut node = node.with_candidate();
+    let why = "rpl_semi_sync_source_enabled is OFF".to_owned();
+    let effects = node.step(Input::Bypassed {
+        epoch,
+        why: why.clone(),
+    });
+    assert_eq!(effects[0], Effect::CloseGate);
+    assert_eq!(starts(&effects), Some(Job::Salvage { epoch }));
+    assert!(
+        !effects.contains(&propose(3, None)) && !transfers(&effects),
+        "what was answered may still become accepted: {effects:?}"
+    );
+    assert_eq!(node.machine.message(), why);
+    let effects = node.finish(JobResult::Done);
+    assert!(transfers(&effects), "{effects:?}");
+    assert_eq!(starts(&effects), Some(Job::Repair { adopt: false }));
+    assert!(node.machine.is_over(epoch));
+}
+
+#[test]
+fn what_was_seen_of_another_epoch_says_nothing() {
+    let (mut node, _) = Node::primary();
+    let epoch = Epoch(log_id(leader(2, ME), 4));
+    let why = String::new();
+    assert_eq!(node.step(Input::Bypassed { epoch, why }), []);
 }
 
 #[test]
@@ -307,7 +351,11 @@ fn a_failed_transfer_is_tried_once_more_and_then_the_leader_falls_silent() {
 fn a_stop_hands_over_then_stops_the_server_cleanly() {
     let (node, _) = Node::primary();
     let mut node = node.with_candidate();
-    node.step(Input::Stop);
+    assert!(matches!(
+        starts(&node.step(Input::Stop)),
+        Some(Job::Drain { .. })
+    ));
+    node.finish(JobResult::Done);
     node.finish(JobResult::Done);
     let (_, effects) = node.apply(leader(3, ME), None);
     assert!(transfers(&effects) || starts(&effects).is_some());
@@ -389,6 +437,7 @@ fn input() -> impl Strategy<Value = Choice> {
         1 => Just(Choice::CaptureStopped),
         1 => Just(Choice::Exited),
         1 => Just(Choice::Errant),
+        1 => Just(Choice::Bypassed),
         1 => any::<bool>().prop_map(Choice::Health),
         1 => any::<bool>().prop_map(Choice::Peers),
         1 => Just(Choice::Switchover),
@@ -408,6 +457,7 @@ enum Choice {
     CaptureStopped,
     Exited,
     Errant,
+    Bypassed,
     Health(bool),
     Peers(bool),
     Switchover,
@@ -441,7 +491,7 @@ impl Rules {
                 Effect::CloseGate => assert!(self.gate.take().is_some()),
                 Effect::Start { id, job } => {
                     assert!(self.job.replace(*id).is_none(), "two jobs");
-                    let touches = !matches!(job, Job::Promote { .. });
+                    let touches = !matches!(job, Job::Promote { .. } | Job::Drain { .. });
                     assert!(
                         !touches || self.gate.is_none(),
                         "{job:?} behind an open gate"
@@ -466,11 +516,16 @@ impl Rules {
                     assert!(node.is_none() || *machine.phase() == Phase::Replica);
                     self.proposal = Some((*leader, *node));
                 }
+                Effect::Hold { epoch } => assert_eq!(self.gate, Some(*epoch)),
+                Effect::Release { epoch } => {
+                    assert_eq!(machine.phase(), &Phase::Primary { epoch: *epoch });
+                }
                 Effect::Heartbeats(_) | Effect::Report(_) | Effect::Stopped => {}
             }
         }
         if let Some(epoch) = self.gate {
-            assert_eq!(machine.phase(), &Phase::Primary { epoch });
+            let serving = [Phase::Primary { epoch }, Phase::Draining { epoch }];
+            assert!(serving.contains(machine.phase()), "{machine:?}");
             assert!(!machine.is_over(epoch));
         }
     }
@@ -531,6 +586,10 @@ proptest! {
                     None => Input::Tick,
                 },
                 Choice::Errant => Input::Unmendable(JobResult::MustClone("x".to_owned())),
+                Choice::Bypassed => match node.machine.applied.epoch {
+                    Some((epoch, _)) => Input::Bypassed { epoch, why: "x".to_owned() },
+                    None => Input::Tick,
+                },
                 Choice::Exited => Input::Server(ServerEvent::Exited),
                 Choice::Health(healthy) => Input::Server(ServerEvent::ReplicaHealth(healthy)),
                 Choice::Peers(healthy) => Input::Peers(vec![Candidate { node: OTHER, healthy, behind: 0 }]),

@@ -1,5 +1,5 @@
-//! The Raft log's disk: a small contract, kept by sled in production and by a memory that models
-//! crashes in the simulation, and one suite of tests that both pass.
+//! The Raft log's disk: a small contract, kept by sled behind a journal in production and by a
+//! memory that models crashes in the simulation, and one suite of tests that both pass.
 //!
 //! # Invariants
 //! - Only [`LogDisk::sync`] makes anything durable, and what it made durable survives a power loss.

@@ -6,7 +6,7 @@ use crate::types::RaftEntry;
 
 /// Memory that synced entries may take; what is not synced yet is kept whatever its size, since
 /// it is nowhere else.
-const BYTES_MAX: usize = 32 << 20;
+const BYTES_MAX: usize = 16 << 20;
 
 /// What an entry without a payload counts as.
 const ENTRY_BYTES: usize = 128;

@@ -128,6 +128,14 @@ impl Link {
             }
             Err(status) => Err(status),
         };
+        match &checked {
+            Ok(_) => self.network.peers.on_agreed(self.target),
+            // One of the two refused the other for what it says of itself.
+            Err(status) if status.code() == tonic::Code::FailedPrecondition => {
+                self.network.peers.on_refused(self.target, status.message());
+            }
+            Err(_) => {}
+        }
         if checked.is_err() {
             self.network.dialer.forget(self.target, line);
         }

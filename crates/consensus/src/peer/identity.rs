@@ -33,6 +33,8 @@ pub(crate) struct Peers {
     own: Identity,
     writer: Writer,
     starts: Mutex<Starts>,
+    /// Which refusals were told to people, each once.
+    told: Mutex<BTreeMap<NodeId, String>>,
 }
 
 type Starts = BTreeMap<NodeId, (Incarnation, u64)>;
@@ -51,7 +53,23 @@ impl Peers {
             own,
             writer,
             starts: Mutex::new(decode_starts(starts.unwrap_or_default())?),
+            told: Mutex::default(),
         })
+    }
+
+    /// This node or a peer takes the other for somebody else. Nobody else would say why nothing goes
+    /// on between them; it is said once.
+    pub(crate) fn on_refused(&self, peer: NodeId, why: &str) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.get(&peer).is_none_or(|before| before != why) {
+            tracing::warn!(%peer, "nothing counts between this node and a peer: {why}");
+            told.insert(peer, why.to_owned());
+        }
+    }
+
+    pub(crate) fn on_agreed(&self, peer: NodeId) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.remove(&peer);
     }
 
     pub(crate) fn introduce(&self, to: NodeId) -> v1::Peer {
@@ -150,7 +168,8 @@ impl Peers {
                 Some((_, highest)) if counter < *highest => {
                     return Ok(Err(Status::failed_precondition(format!(
                         "node {from} says that it started {counter} times, but it started \
-                         {highest} times: its folder was put back"
+                         {highest} times: its Raft folder was put back. Without that folder it is \
+                         taken in anew"
                     ))));
                 }
                 _ => {}
@@ -189,3 +208,6 @@ fn decode_starts(mut bytes: Bytes) -> Result<Starts, prost::DecodeError> {
     }
     Ok(starts)
 }
+
+#[cfg(test)]
+mod tests;

@@ -78,7 +78,7 @@ impl Service {
         };
         // A node without a log is no member yet, or was one and lost its folder.
         if own_last.is_none() {
-            return Err(Status::failed_precondition(
+            return Err(Status::unavailable(
                 "this node has no log and does not vote",
             ));
         }

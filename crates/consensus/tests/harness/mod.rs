@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test uses a part")]
 
+mod stalling_disk;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,6 +20,9 @@ use quorate_types::{
 };
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+
+pub(crate) use stalling_disk::Stall;
+use stalling_disk::StallingDisk;
 
 /// Slower than production's: eight other builds may share the machine.
 pub(crate) const TIMINGS: Timings = Timings {
@@ -38,7 +43,9 @@ pub(crate) struct Running {
 pub(crate) struct Cluster {
     nodes: BTreeMap<NodeId, Running>,
     disks: BTreeMap<NodeId, MemoryDisk>,
+    stalls: BTreeMap<NodeId, Stall>,
     starts: BTreeMap<NodeId, u64>,
+    incarnations: BTreeMap<NodeId, Incarnation>,
     addresses: Arc<Mutex<BTreeMap<NodeId, Endpoint>>>,
 }
 
@@ -48,7 +55,9 @@ impl Cluster {
         let mut cluster = Self {
             nodes: BTreeMap::new(),
             disks: BTreeMap::new(),
+            stalls: BTreeMap::new(),
             starts: BTreeMap::new(),
+            incarnations: BTreeMap::new(),
             addresses: Arc::default(),
         };
         cluster.launch(NodeId(1), None).await;
@@ -76,13 +85,16 @@ impl Cluster {
     }
 
     async fn launch(&mut self, id: NodeId, sit_out: Option<Duration>) {
-        let disk = self.disks.entry(id).or_default().clone();
+        let disk = StallingDisk {
+            disk: self.disks.entry(id).or_default().clone(),
+            stall: self.stalls.entry(id).or_default().clone(),
+        };
         let start_counter = self.starts.entry(id).or_default();
         *start_counter += 1;
         let mut config = ConsensusConfig::new(Identity {
             cluster: ClusterId(7),
             node: id,
-            incarnation: incarnation(id),
+            incarnation: *self.incarnations.entry(id).or_insert(incarnation(id)),
             start_counter: *start_counter,
         });
         config.timings = TIMINGS;
@@ -149,6 +161,47 @@ impl Cluster {
 
     pub(crate) async fn restart(&mut self, id: NodeId) {
         self.launch(id, Some(TIMINGS.election_max)).await;
+    }
+
+    /// Like [`Self::restart`], with another time to sit out.
+    pub(crate) async fn restart_sitting_out(&mut self, id: NodeId, sit_out: Duration) {
+        self.launch(id, Some(sit_out)).await;
+    }
+
+    /// The folder of a node that does not run is put back: it counted so many starts.
+    pub(crate) fn put_starts_back(&mut self, id: NodeId, starts: u64) {
+        assert!(!self.nodes.contains_key(&id), "node {id} runs");
+        self.starts.insert(id, starts);
+    }
+
+    /// The folder of a node that does not run is removed: the next start makes another.
+    pub(crate) fn wipe(&mut self, id: NodeId) {
+        assert!(!self.nodes.contains_key(&id), "node {id} runs");
+        self.disks.remove(&id);
+        self.starts.remove(&id);
+        self.incarnations.insert(id, Incarnation(200 + id.0));
+    }
+
+    pub(crate) fn disk(&self, id: NodeId) -> &MemoryDisk {
+        &self.disks[&id]
+    }
+
+    /// What makes the syncs of a node's disk hang.
+    pub(crate) fn stall(&self, id: NodeId) -> Stall {
+        self.stalls[&id].clone()
+    }
+
+    pub(crate) fn others(&self, id: NodeId) -> Vec<NodeId> {
+        self.ids()
+            .into_iter()
+            .filter(|other| *other != id)
+            .collect()
+    }
+
+    /// Which nodes say that they lead.
+    pub(crate) fn leaders(&self) -> Vec<NodeId> {
+        let leads = |node: &&NodeId| self.node(**node).view().borrow().is_leader;
+        self.nodes.keys().filter(leads).copied().collect()
     }
 
     pub(crate) async fn leader(&self) -> NodeId {

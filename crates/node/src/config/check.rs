@@ -35,37 +35,6 @@ struct Raw {
     log: Log,
 }
 
-/// Options that decide what a commit, a start or a replica means; the sidecar gives them.
-const OWNED_OPTIONS: &[&str] = &[
-    "basedir",
-    "binlog-error-action",
-    "binlog-format",
-    "binlog-row-image",
-    "bind-address",
-    "datadir",
-    "disabled-storage-engines",
-    "enforce-gtid-consistency",
-    "gtid-mode",
-    "init-file",
-    "innodb-buffer-pool-size",
-    "innodb-doublewrite",
-    "innodb-flush-log-at-trx-commit",
-    "log-bin",
-    "log-replica-updates",
-    "pid-file",
-    "plugin-load",
-    "port",
-    "read-only",
-    "relay-log-recovery",
-    "replica-preserve-commit-order",
-    "replicate-same-server-id",
-    "server-id",
-    "skip-replica-start",
-    "socket",
-    "super-read-only",
-    "sync-binlog",
-];
-
 /// Collects findings; knows where each key is.
 struct Check<'a> {
     text: &'a str,
@@ -279,22 +248,12 @@ impl Check<'_> {
             self.find("mysqld.buffer_pool", message);
         }
         for option in &mysqld.extra {
-            let Some(named) = option.strip_prefix("--") else {
+            if !option.starts_with("--") {
                 let message = format!("has `{option}`, but an option starts with `--`");
                 self.find("mysqld.extra", message);
                 continue;
-            };
-            let name = named
-                .split('=')
-                .next()
-                .unwrap_or_default()
-                .replace('_', "-");
-            // mysqld takes these prefixes before any option's name.
-            let name = ["loose-", "skip-", "disable-", "enable-", "maximum-"]
-                .iter()
-                .find_map(|prefix| name.strip_prefix(prefix).filter(|rest| !rest.is_empty()))
-                .unwrap_or(&name);
-            if OWNED_OPTIONS.contains(&name) || name.starts_with("rpl-semi-sync") {
+            }
+            if quorate_mysqld::is_owned(option) {
                 let message = format!(
                     "has `{option}`, but this option is the sidecar's own: replication or \
                      durability depends on it"

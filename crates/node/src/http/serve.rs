@@ -7,7 +7,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{Html, IntoResponse};
 use axum::routing::get;
 use axum::{Json, Router};
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::registry::Registry;
@@ -60,13 +60,19 @@ async fn health(State(source): State<Arc<dyn StatusSource>>) -> impl IntoRespons
 }
 
 /// Serves until the future is dropped, which closes every connection.
-pub async fn serve(mut listener: Listener, router: Router) {
+pub async fn serve(listener: Listener, router: Router) {
+    serve_on(listener.incoming, router).await;
+}
+
+/// The same for connections that are somebody else's afterwards.
+pub(crate) async fn serve_on(incoming: impl Stream<Item = std::io::Result<BoxIo>>, router: Router) {
+    let mut incoming = std::pin::pin!(incoming);
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             biased;
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
-            next = listener.incoming.next(), if connections.len() < CONNECTIONS_MAX => match next {
+            next = incoming.next(), if connections.len() < CONNECTIONS_MAX => match next {
                 Some(Ok(io)) => {
                     connections.spawn(connection(io, router.clone()));
                 }

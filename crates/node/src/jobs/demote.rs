@@ -3,7 +3,7 @@ use std::time::Duration;
 use quorate_mysqld::Host;
 use quorate_net::Net;
 use quorate_types::GtidSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::{JobContext, JobError};
 use crate::server::ServerState;
@@ -13,37 +13,61 @@ use crate::server::ServerState;
 const DRAIN_LOOK: Duration = Duration::from_millis(110);
 const STEP_MAX: Duration = Duration::from_secs(5);
 
+/// How long what was answered too early may take to be accepted.
+const SALVAGE_MAX: Duration = Duration::from_secs(1);
+const SALVAGE_LOOK: Duration = Duration::from_millis(10);
+
 impl<N: Net, H: Host> JobContext<N, H> {
+    /// Waits until no transaction of a client runs, for a bounded time. Clients go on meanwhile:
+    /// under load some always run, and the last ones are cut off.
+    pub(super) async fn drain(&self, server: &mut ServerState<H>) -> Result<(), JobError> {
+        self.doing("letting running transactions end");
+        let drain = async {
+            let session = server.session(&self.net).await?;
+            // Threads without a number are the server's own, and prepared XA transactions.
+            let sql = "SELECT COUNT(*) FROM information_schema.innodb_trx \
+                       WHERE trx_mysql_thread_id NOT IN (0, CONNECTION_ID())";
+            loop {
+                let open = session.run("count open transactions", sql).await?;
+                if open.scalar().as_deref() == Some("0") {
+                    return Ok(());
+                }
+                tokio::time::sleep(DRAIN_LOOK).await;
+            }
+        };
+        // Whatever could not be waited for is cut off.
+        timeout(self.drain_bound, drain).await.unwrap_or(Ok(()))
+    }
+
+    /// Waits until everything that was executed is accepted, for a bounded time: clients may have
+    /// been told of it.
+    pub(super) async fn salvage(&self, server: &mut ServerState<H>) -> Result<(), JobError> {
+        self.doing("waiting until the log has what was answered");
+        let salvage = async {
+            let session = server.session(&self.net).await?;
+            while !self
+                .accepted()
+                .contains_set(&session.gtid_executed().await?)
+            {
+                tokio::time::sleep(SALVAGE_LOOK).await;
+            }
+            Ok::<_, JobError>(())
+        };
+        timeout(SALVAGE_MAX, salvage).await.unwrap_or_else(|_| {
+            tracing::error!("commits were answered that the log does not have: they are lost");
+            Ok(())
+        })
+    }
+
     /// `super_read_only=ON`; only its success proves that no commit is in flight (A9).
-    pub(super) async fn end_writes(
-        &self,
-        server: &mut ServerState<H>,
-        patient: bool,
-    ) -> Result<(), JobError> {
+    pub(super) async fn end_writes(&self, server: &mut ServerState<H>) -> Result<(), JobError> {
         self.doing("ending writes");
         let lock_wait_s = self.demote_bound.as_secs().max(1) as u32;
         let bound = self.demote_bound + Duration::from_secs(1);
         let end = async {
             let session = server.session(&self.net).await?;
-            if patient {
-                let until = Instant::now() + self.drain_bound;
-                while Instant::now() < until {
-                    let sql = "SELECT COUNT(*) FROM information_schema.innodb_trx";
-                    let open = session.run("count open transactions", sql).await?;
-                    if open.scalar().as_deref() == Some("0") {
-                        break;
-                    }
-                    tokio::time::sleep(DRAIN_LOOK).await;
-                }
-            }
             Ok::<_, JobError>(session.set_read_only(lock_wait_s).await?)
         };
-        let bound = bound
-            + if patient {
-                self.drain_bound
-            } else {
-                Duration::ZERO
-            };
         timeout(bound, end)
             .await
             .map_err(|_| JobError::Failed("super_read_only=ON took too long".to_owned()))?

@@ -44,6 +44,7 @@ impl<N: Net, H: Host> JobContext<N, H> {
             let spare = server.spare.as_ref().map(Session::id);
             let keep: Vec<u64> = spare
                 .into_iter()
+                .chain(*self.guard_session.borrow())
                 .chain([u64::from(connection.connection_id())])
                 .collect();
             let session = server.session(&net).await?;
@@ -57,11 +58,16 @@ impl<N: Net, H: Host> JobContext<N, H> {
         let connection = timeout(STEP_MAX, switch)
             .await
             .map_err(|_| late("becoming a source"))??;
-        let capture = self.attach(connection, epoch, &accepted).await?;
+        let (accepted, first_number) =
+            timeout(STEP_MAX, self.share_inert(server, epoch, &accepted))
+                .await
+                .map_err(|_| late("sharing transactions that change nothing"))??;
+        let attach = self.attach(connection, epoch, &accepted, first_number);
+        let capture = attach.await?;
         let go = async {
             let session = server.session(&net).await?;
             let executed = session.gtid_executed().await?;
-            if executed != *accepted {
+            if executed != accepted {
                 let errant = executed.difference(&accepted);
                 return Err(JobError::Failed(format!(
                     "gtid_executed is not the accepted set: {errant} more, {} missing",
@@ -122,6 +128,7 @@ impl<N: Net, H: Host> JobContext<N, H> {
         connection: quorate_mysql_wire::ReplicaConnection,
         epoch: Epoch,
         accepted: &GtidSet,
+        first_number: u64,
     ) -> Result<Capture, JobError> {
         let propose = EpochProposer {
             consensus: self.consensus.clone(),
@@ -133,7 +140,10 @@ impl<N: Net, H: Host> JobContext<N, H> {
             epoch,
             accepted,
             propose,
-            CaptureOptions::default(),
+            CaptureOptions {
+                first_number,
+                ..CaptureOptions::default()
+            },
             metrics,
         );
         let mut capture = on_runtime(&self.raft, start)
@@ -151,7 +161,7 @@ impl<N: Net, H: Host> JobContext<N, H> {
         }
     }
 
-    fn still_ours(&self, epoch: Epoch) -> Result<(), JobError> {
+    pub(super) fn still_ours(&self, epoch: Epoch) -> Result<(), JobError> {
         let view = self.consensus.view();
         let leading = view.borrow().is_leader && view.borrow().leader == Some(epoch.0.leader);
         let current = self.consensus.applied_state().borrow().epoch == Some(epoch);

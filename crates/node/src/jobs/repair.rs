@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_mysqld::{
@@ -24,26 +25,27 @@ impl<N: Net, H: Host> JobContext<N, H> {
     ) -> Result<(), JobError> {
         server.forget_sessions();
         super::clone::clear_beside(&server.host).await?;
+        self.own_groups.forget();
         if server.host.data_folder_exists() && !server.host.claim()? {
             return Err(JobError::Failed(
                 "another process owns the data folder".to_owned(),
             ));
         }
         if adopt && self.adopt(server).await? {
-            return self.follow(server, &RepairReport::default()).await;
+            return self.follow(server).await;
         }
         self.doing("stopping mysqld");
         server.kill().await?;
         ensure_stopped(&server.host).await?;
         wait_until_free(&server.host).await?;
-        let mut report = RepairReport::default();
         let fresh = !server.host.data_folder_exists();
         if fresh {
             self.doing("making a data folder");
             server.host.plant().await?;
             server.host.write_marker(&self.marker(None))?;
         } else {
-            report = self.cut(server).await?;
+            let report = self.cut(server).await?;
+            self.own_groups.note_inert(&report.inert);
         }
         self.doing("starting mysqld");
         server.start(&self.net).await?;
@@ -53,7 +55,7 @@ impl<N: Net, H: Host> JobContext<N, H> {
         if fresh || control.is_err() {
             self.make_accounts(server).await?;
         }
-        self.follow(server, &report).await
+        self.follow(server).await
     }
 
     /// A server that was left running is kept if it is a replica that takes no writes.
@@ -68,6 +70,7 @@ impl<N: Net, H: Host> JobContext<N, H> {
         server.running.send_replace(Some(Running {
             process: process.into(),
             identity: None,
+            doomed: false,
         }));
         let ask = async {
             let mut session = server.logins.control(&self.net).await.ok()?;
@@ -102,7 +105,8 @@ impl<N: Net, H: Host> JobContext<N, H> {
         }
         if marker.cluster != self.cluster {
             return Err(JobError::Failed(format!(
-                "the data folder belongs to node {} of cluster {}, this is node {} of cluster {}",
+                "the data folder belongs to node {} of cluster {}, this is node {} of cluster {}: it is \
+                 left alone. Move it away, and this node gets the data anew",
                 marker.node, marker.cluster, self.node, self.cluster,
             )));
         }
@@ -180,25 +184,20 @@ impl<N: Net, H: Host> JobContext<N, H> {
     }
 
     /// Judges a running server, and lets it follow the feed.
-    async fn follow(
-        &self,
-        server: &mut ServerState<H>,
-        report: &RepairReport,
-    ) -> Result<(), JobError> {
+    async fn follow(&self, server: &mut ServerState<H>) -> Result<(), JobError> {
         self.doing("checking mysqld");
         let process = server.process();
         let feed = self.feed.clone();
         let session = server.session(&self.net).await?;
         let findings = session.check_settings().await?;
         if let Some(finding) = findings.first() {
-            return Err(JobError::Settings(format!("{finding:?}")));
+            return Err(JobError::Settings(finding.to_string()));
         }
         let identity = session.identity().await?;
         let executed = session.gtid_executed().await?;
         self.settle(None).await;
-        let errant = executed
-            .difference(&self.accepted())
-            .difference(&report.inert);
+        let more = executed.difference(&self.accepted());
+        let errant = self.own_groups.errant(&server.host, &more).await?;
         if !errant.is_empty() {
             return Err(JobError::MustClone(format!(
                 "it has transactions that were never accepted: {errant}"
@@ -213,12 +212,14 @@ impl<N: Net, H: Host> JobContext<N, H> {
             });
         }
         self.doing("starting replication");
+        let session = server.session(&self.net).await?;
         session.start_replication(&feed).await?;
         server.spare = Some(server.logins.control(&self.net).await?);
         if let Some(process) = process {
             server.running.send_replace(Some(Running {
                 process,
                 identity: Some(identity),
+                doomed: false,
             }));
         }
         self.doing("");
@@ -240,7 +241,7 @@ impl<N: Net, H: Host> JobContext<N, H> {
             let ours = running
                 .borrow()
                 .as_ref()
-                .is_some_and(|now| std::sync::Arc::ptr_eq(&now.process, &process));
+                .is_some_and(|now| Arc::ptr_eq(&now.process, &process) && !now.doomed);
             // One that a job killed is no news.
             if ours {
                 tracing::warn!("mysqld exited");

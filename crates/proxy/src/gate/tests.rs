@@ -77,6 +77,31 @@ async fn every_chunk_is_asked_for() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_gate_on_hold_takes_no_session_and_keeps_those_that_it_has() {
+    let cluster = one_node().await;
+    cluster.make_primary(1, 5);
+    let mut old = open(&cluster, Purpose::ReadWrite).await;
+    cluster.node(1).gate.hold(Some(epoch(5)));
+    let not_serving = RefusalReason::NotServing;
+    assert_eq!(
+        refusal(&cluster, hello(Purpose::ReadWrite)).await,
+        not_serving
+    );
+    old.round_trip(b"goes on").await;
+
+    let patient = Hello {
+        wait_ms: 1000,
+        ..hello(Purpose::ReadWrite)
+    };
+    let release = async {
+        sleep(Duration::from_millis(300)).await;
+        cluster.node(1).gate.hold(None);
+    };
+    let ((_, answer), ()) = tokio::join!(ask(&cluster, patient), release);
+    assert!(matches!(answer, Ok(Answer::Open { .. })), "{answer:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_idle_session_ends_at_once_with_its_epoch() {
     let cluster = one_node().await;
     cluster.make_primary(1, 5);

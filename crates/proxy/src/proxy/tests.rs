@@ -147,7 +147,9 @@ async fn while_held_new_connections_wait_and_old_ones_go_on() {
     cluster.make_primary(2, 5);
     let mut old = cluster.read_write(1).await;
     old.greeted_by().await;
-    cluster.node(1).handle.hold(true);
+    let held = cluster.node(2).role.serving.borrow().unwrap();
+    let long = Duration::from_secs(60);
+    cluster.node(1).handle.hold(held, long);
     let mut new = cluster.read_write(1).await;
     tokio::select! {
         _ = new.greeted_by() => panic!("a held connection was served"),
@@ -155,12 +157,36 @@ async fn while_held_new_connections_wait_and_old_ones_go_on() {
     }
     old.round_trip(b"still here").await;
     assert_eq!(cluster.node(1).handle.read_write_sessions(), 1);
-    cluster.node(1).handle.hold(false);
+    cluster.node(1).handle.release(held);
     assert_eq!(new.greeted_by().await, 2);
 
-    cluster.node(1).handle.hold(true);
+    cluster.node(1).handle.hold(held, long);
     let text = refusal(&cluster.read_write(1).await.rest().await);
     assert!(text.contains("switchover"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_ends_with_the_next_epoch_or_with_its_time_though_nobody_releases_it() {
+    let cluster = cluster().await;
+    cluster.make_primary(2, 5);
+    let epoch = cluster.node(2).role.serving.borrow().unwrap();
+    let start = Instant::now();
+    cluster.node(1).handle.hold(epoch, Duration::from_secs(2));
+    let mut client = cluster.read_write(1).await;
+    assert_eq!(client.greeted_by().await, 2, "the switchover never came");
+    assert_eq!(start.elapsed(), Duration::from_secs(2));
+
+    cluster.node(1).handle.hold(epoch, Duration::from_secs(60));
+    let mut client = cluster.read_write(1).await;
+    sleep(Duration::from_secs(1)).await;
+    let start = Instant::now();
+    cluster.make_primary(3, 6);
+    assert_eq!(client.greeted_by().await, 3);
+    assert_eq!(start.elapsed(), Duration::ZERO);
+
+    // An order that comes late is of an epoch that is over.
+    cluster.node(1).handle.hold(epoch, Duration::from_secs(60));
+    assert_eq!(cluster.read_write(1).await.greeted_by().await, 3);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,7 +1,6 @@
 //! The demo's node processes: started here, watched, stopped in order.
 
 use std::fs::OpenOptions;
-use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -47,12 +46,13 @@ impl Nodes {
             if bootstrap && *id == ids[0] {
                 command.arg("--bootstrap");
             }
-            // A process group of its own: Ctrl-C reaches the demo only, which then stops them.
+            // Ctrl-C then reaches the demo only, which stops them; and the processors are shared
+            // between them as between machines.
+            command.arg("--own-session");
             let child = command
                 .stdin(Stdio::null())
                 .stdout(out.try_clone()?)
                 .stderr(out)
-                .process_group(0)
                 .spawn()
                 .with_context(|| format!("start node {id}"))?;
             nodes.processes.push(Process {

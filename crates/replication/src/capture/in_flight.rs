@@ -37,10 +37,10 @@ struct Batch {
 const OVERHEAD_BYTES: usize = 96;
 
 impl Grouping {
-    pub(super) fn new(epoch: Epoch, entry_bytes_max: usize) -> Self {
+    pub(super) fn new(epoch: Epoch, first_number: u64, entry_bytes_max: usize) -> Self {
         Self {
             epoch,
-            next_number: 1,
+            next_number: first_number,
             entry_bytes_max,
             open: None,
         }

@@ -59,7 +59,7 @@ impl<P: Propose> Proposer<P> {
         Self {
             propose,
             acks,
-            grouping: Grouping::new(epoch, options.entry_bytes_max),
+            grouping: Grouping::new(epoch, options.first_number, options.entry_bytes_max),
             in_flight_bytes_max: options.in_flight_bytes_max,
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,

@@ -34,6 +34,7 @@ pub(super) fn options() -> FeedOptions {
             _ => None,
         }),
         unix_seconds: Arc::new(|| 1_700_000_000),
+        inert: Arc::new(GtidSet::new),
         parallel_max: 16,
         seed: 1,
     }

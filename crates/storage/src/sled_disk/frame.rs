@@ -5,9 +5,10 @@ use quorate_types::LogIndex;
 
 use crate::Record;
 
-/// Larger values would let a page grow past a quarter of a segment, and sled then puts the page
-/// into a file of its own that nobody syncs.
-pub(super) const VALUE_BYTES_MAX: usize = 64 << 10;
+/// More than 64 KiB would let a page grow past a quarter of a segment, and sled then puts the page
+/// into a file of its own that nobody syncs. It is less since each of the 256 parts of sled's cache
+/// keeps one page, however small the cache is to be, and a page of the log has nine values or more.
+pub(super) const VALUE_BYTES_MAX: usize = 16 << 10;
 
 const MAGIC: u8 = 0x51;
 const VERSION: u8 = 1;

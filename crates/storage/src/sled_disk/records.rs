@@ -12,6 +12,10 @@ use crate::Record;
 
 /// Larger writes become several batches of sled, in order.
 const BATCH_BYTES_MAX: usize = 1 << 20;
+/// For so many bytes written a page is looked up once more. Each of the 256 parts of sled's cache
+/// looks at its size once in 64 accesses only, and a write is one or two, however large: without
+/// more of them the cache grows by a gigabyte before it drops anything.
+const ACCESS_BYTES: usize = 2 << 10;
 
 #[derive(Clone, Debug)]
 pub(super) struct RecordTree {
@@ -36,7 +40,18 @@ impl RecordTree {
     }
 
     pub(super) fn insert(&self, records: &[Record]) -> Result<(), Failure> {
-        apply_in_batches(&self.tree, frame::encode(records, self.packed))
+        let values = frame::encode(records, self.packed);
+        let accesses: Vec<_> = values
+            .iter()
+            .map(|(key, value)| (*key, value.len() / ACCESS_BYTES))
+            .collect();
+        apply_in_batches(&self.tree, values)?;
+        for (key, count) in accesses {
+            for _ in 0..count {
+                self.tree.contains_key(key)?;
+            }
+        }
+        Ok(())
     }
 
     /// The first and the last index that the values from `floor` on hold.

@@ -1,0 +1,51 @@
+use std::time::Duration;
+
+use quorate_net::BoxIo;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tonic::service::Routes;
+
+/// A peer that vanished is noticed within this.
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
+/// How long requests that are being answered may take at a stop.
+const STOP_MAX: Duration = Duration::from_secs(1);
+
+/// The server of Raft's and the admin's requests. Its connections are tasks of their own, so it is
+/// not enough to drop it.
+pub(crate) struct GrpcServer {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl GrpcServer {
+    pub(crate) fn start(
+        routes: Routes,
+        incoming: impl futures_util::Stream<Item = std::io::Result<BoxIo>> + Send + 'static,
+        raft: &tokio::runtime::Handle,
+    ) -> Self {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let serve = tonic::transport::Server::builder()
+            .http2_keepalive_interval(Some(KEEP_ALIVE))
+            .http2_keepalive_timeout(Some(KEEP_ALIVE))
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(incoming, async {
+                let _ = stopped.await;
+            });
+        let task = raft.spawn(async move {
+            if let Err(error) = serve.await {
+                tracing::error!(%error, "the gRPC server ended");
+            }
+        });
+        Self { stop, task }
+    }
+
+    /// Takes no more requests, and returns when those that came are answered.
+    pub(crate) async fn stop(self) {
+        let _ = self.stop.send(());
+        let mut task = self.task;
+        if timeout(STOP_MAX, &mut task).await.is_err() {
+            task.abort();
+        }
+    }
+}
