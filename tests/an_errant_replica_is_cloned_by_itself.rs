@@ -15,8 +15,10 @@ const CLIENTS: u64 = 4;
 const GAP_MAX: Duration = Duration::from_secs(5);
 
 /// What the faults of this story make the sidecars say.
-const EXPECTED: &[&str] =
-    &["this server must be cloned: it has transactions that were never accepted"];
+const EXPECTED: &[&str] = &[
+    "this server must be cloned: it has transactions that were never accepted",
+    "this server must be cloned: it cannot apply an accepted transaction",
+];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_errant_replica_is_cloned_by_itself() {
@@ -29,7 +31,13 @@ async fn an_errant_replica_is_cloned_by_itself() {
     tokio::time::sleep(Duration::from_secs(1)).await;
 
     let mut cloned: Option<NodeId> = None;
-    for what in ["an INSERT", "an XA COMMIT"] {
+    // A replica does not log the second under a GTID of its own, since the first phase came from its
+    // source: what shows it is that the applier finds nothing to roll back.
+    let faults = [
+        ("an INSERT", "never accepted"),
+        ("an XA COMMIT", "cannot apply an accepted transaction"),
+    ];
+    for (what, why) in faults {
         let primary = cluster.wait_for_primary(Duration::from_secs(10)).await;
         let replicas = cluster.others(primary);
         let fresh = replicas.iter().find(|node| Some(**node) != cloned);
@@ -42,13 +50,9 @@ async fn an_errant_replica_is_cloned_by_itself() {
             _ => commit_xa_alone(&cluster, primary, node).await,
         }
         let bound = Duration::from_secs(20);
-        let message = cluster
-            .wait_for_role(node, "cloning", "never accepted", bound)
-            .await;
-        assert!(
-            message.contains(&uuid),
-            "the message names the transaction: {message}"
-        );
+        let message = cluster.wait_for_role(node, "cloning", why, bound).await;
+        let named = what != "an INSERT" || message.contains(&uuid);
+        assert!(named, "the message names the transaction: {message}");
         println!(
             "{what}: node {node} was cloning after {:?}: {message}",
             moment.elapsed()

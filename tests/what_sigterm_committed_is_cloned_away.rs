@@ -27,11 +27,7 @@ const SHUTDOWN_MAX: Duration = Duration::from_secs(30);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_sigterm_committed_is_cloned_away() {
     let program = env!("CARGO_BIN_EXE_quorate-under-test");
-    // Ending writes of the cut-off primary kills it before SIGTERM has done its work.
-    let options = Options {
-        config: "[timing]\ndemote_bound_ms = 60000\nprobe_timeout_ms = 60000\n".to_owned(),
-        ..Options::default()
-    };
+    let options = Options::default();
     let cluster = Cluster::start("sigterm-waiting", program, options).await;
     let ports = cluster.read_write_ports();
     let mut sql = Sql::port(ports[0]).await.expect("a session");
@@ -46,6 +42,8 @@ async fn what_sigterm_committed_is_cloned_away() {
     let waiting = tokio::spawn(async move { waiting.run(&insert).await });
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(!waiting.is_finished(), "it waits for its ACK");
+    // It would kill the server as soon as that no longer answers.
+    cluster.node(old).signal(Signal::STOP);
     let pid = cluster.node(old).mysqld_pid();
     cluster.node(old).signal_mysqld(Signal::TERM);
     let survivor = cluster.others(old)[0];
@@ -66,6 +64,7 @@ async fn what_sigterm_committed_is_cloned_away() {
     );
 
     cluster.links.heal();
+    cluster.node(old).signal(Signal::CONT);
     let bound = Duration::from_secs(30);
     cluster
         .wait_for_role(old, "cloning", "never accepted", bound)
