@@ -220,10 +220,9 @@ impl Drop for NodeProcess {
     fn drop(&mut self) {
         // A stopped process acts on SIGKILL too.
         self.kill();
-        for pid in [self.mysqld_pid(), self.cloning_mysqld_pid()] {
-            if let Some(pid) = pid {
-                signal_pid(pid, Signal::KILL);
-            }
+        let servers = [self.mysqld_pid(), self.cloning_mysqld_pid()];
+        for pid in servers.into_iter().flatten() {
+            signal_pid(pid, Signal::KILL);
         }
     }
 }

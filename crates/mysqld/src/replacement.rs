@@ -163,7 +163,8 @@ mod tests {
 
     #[test]
     fn a_crash_at_any_step_leaves_the_old_folder_or_the_new_one() {
-        let steps: [(&str, fn(&LocalHost, &LocalHost), u64); 3] = [
+        type Crash = fn(&LocalHost, &LocalHost);
+        let steps: [(&str, Crash, u64); 3] = [
             ("before the first rename", |_, _| {}, 1),
             (
                 "between the two",

@@ -346,7 +346,8 @@ mod tests {
 
     #[test]
     fn an_errant_a_sick_or_another_version_s_server_is_no_donor() {
-        let spoil: [(fn(&mut NodeView), &str); 3] = [
+        type Spoil = fn(&mut NodeView);
+        let spoil: [(Spoil, &str); 3] = [
             (|node| node.healthy = false, "not healthy"),
             (
                 |node| node.executed = set(11).parse().unwrap(),
