@@ -7,7 +7,7 @@ use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::{ChangeMembers, ReadPolicy};
 use quorate_net::Net;
 use quorate_storage::{LogDisk, LogRead, MetaKey};
-use quorate_types::{Command, Incarnation, LeaderId, LogIndex, NodeId};
+use quorate_types::{Command, Incarnation, LeaderId, LogId, LogIndex, NodeId};
 use quorate_wire::v1::raft_server::RaftServer;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
@@ -162,6 +162,13 @@ impl Consensus {
     #[must_use]
     pub fn applied(&self) -> watch::Receiver<LogIndex> {
         self.inner.published.index.clone()
+    }
+
+    /// The last `SetPrimary` that took effect; changes with it only, when [`Self::applied_state`]
+    /// has it.
+    #[must_use]
+    pub fn set_primary(&self) -> watch::Receiver<Option<LogId>> {
+        self.inner.published.set_primary.clone()
     }
 
     #[must_use]

@@ -60,6 +60,7 @@ impl AppliedState {
 pub(crate) struct Published {
     pub(crate) state: watch::Receiver<Arc<AppliedState>>,
     pub(crate) index: watch::Receiver<LogIndex>,
+    pub(crate) set_primary: watch::Receiver<Option<LogId>>,
 }
 
 pub(crate) struct Machine {
@@ -73,6 +74,7 @@ pub(crate) struct Machine {
     members: Arc<Members>,
     to_state: watch::Sender<Arc<AppliedState>>,
     to_index: watch::Sender<LogIndex>,
+    to_set_primary: watch::Sender<Option<LogId>>,
 }
 
 /// What was applied and is not published yet.
@@ -111,6 +113,7 @@ impl Machine {
         }
         let (to_state, state_changes) = watch::channel(Arc::default());
         let (to_index, index_changes) = watch::channel(LogIndex::ZERO);
+        let (to_set_primary, set_primary_changes) = watch::channel(None);
         let members = Arc::new(state.members().clone());
         let mut machine = Self {
             state,
@@ -123,11 +126,13 @@ impl Machine {
             members,
             to_state,
             to_index,
+            to_set_primary,
         };
         machine.publish();
         let published = Published {
             state: state_changes,
             index: index_changes,
+            set_primary: set_primary_changes,
         };
         Ok((machine, published))
     }
@@ -248,8 +253,13 @@ impl Machine {
             purged: self.state.purged(),
             permits: self.state.permits(),
         };
-        let index = state.index();
+        let (index, set_primary) = (state.index(), state.set_primary);
         self.to_state.send_replace(Arc::new(state));
+        self.to_set_primary.send_if_modified(|known| {
+            let changed = *known != set_primary;
+            *known = set_primary;
+            changed
+        });
         self.to_index.send_replace(index);
     }
 

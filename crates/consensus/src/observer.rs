@@ -2,7 +2,9 @@
 //! voters, and let the node stand for election once it sat out.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use openraft::alias::WatchReceiverOf;
 use openraft::async_runtime::WatchReceiver;
 use quorate_types::NodeId;
 use tokio::sync::watch;
@@ -12,8 +14,12 @@ use crate::consensus::Raft;
 use crate::error::FatalError;
 use crate::lease::Lease;
 use crate::log::WriteError;
-use crate::types::RaftMetrics;
+use crate::types::{RaftMetrics, RaftServerMetrics, TypeConfig};
 use crate::view::RaftView;
+
+/// How late a view may be about the log's progress. A busy log moves thousands of times a second,
+/// and each view wakes other threads.
+const PROGRESS: Duration = Duration::from_millis(10);
 
 type View = watch::Receiver<Arc<RaftView>>;
 type Fatal = watch::Receiver<Option<FatalError>>;
@@ -25,6 +31,7 @@ pub(crate) fn spawn(
     mut failed: watch::Receiver<Option<WriteError>>,
 ) -> (View, Fatal) {
     let mut metrics = raft.metrics();
+    let mut server = raft.server_metrics();
     let first = observe(&metrics.borrow_watched(), &lease);
     let (to_view, view) = watch::channel(Arc::new(first));
     let (to_fatal, fatal) = watch::channel(None);
@@ -36,7 +43,7 @@ pub(crate) fn spawn(
         }
     });
     tokio::spawn(async move {
-        while metrics.changed().await.is_ok() {
+        while changed(&mut metrics, &mut server).await {
             let metrics = metrics.borrow_watched().clone();
             let view = observe(&metrics, &lease);
             to_view.send_if_modified(|old| {
@@ -62,6 +69,31 @@ pub(crate) fn spawn(
         lease.set_leader(None);
     });
     (view, fatal)
+}
+
+/// Waits for the next view, which is soon for what a role follows from, and not for each entry for
+/// the rest; false when openraft is gone.
+///
+/// openraft tells of its server a moment before of everything: what is missed so comes with the
+/// rest.
+async fn changed(
+    metrics: &mut WatchReceiverOf<TypeConfig, RaftMetrics>,
+    server: &mut WatchReceiverOf<TypeConfig, RaftServerMetrics>,
+) -> bool {
+    tokio::select! {
+        biased;
+        alive = server.changed() => alive.is_ok(),
+        alive = metrics.changed() => {
+            if alive.is_err() {
+                return false;
+            }
+            tokio::select! {
+                biased;
+                alive = server.changed() => alive.is_ok(),
+                () = tokio::time::sleep(PROGRESS) => true,
+            }
+        }
+    }
 }
 
 fn observe(metrics: &RaftMetrics, lease: &Lease) -> RaftView {

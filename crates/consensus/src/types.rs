@@ -93,6 +93,7 @@ pub(crate) type RaftMembership = openraft::Membership<u64, NodeAddress>;
 pub(crate) type RaftStoredMembership = alias::StoredMembershipOf<TypeConfig>;
 pub(crate) type RaftSnapshotMeta = alias::SnapshotMetaOf<TypeConfig>;
 pub(crate) type RaftMetrics = openraft::RaftMetrics<TypeConfig>;
+pub(crate) type RaftServerMetrics = openraft::metrics::RaftServerMetrics<TypeConfig>;
 
 pub(crate) fn leader_id(id: RaftLeaderId) -> LeaderId {
     LeaderId {

@@ -63,9 +63,9 @@ impl<N: Net, H: Host> Driver<N, H> {
     pub(crate) async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
         let started = Instant::now();
         let mut view = self.consensus.view();
-        let mut applied = self.consensus.applied_state();
+        let mut set_primary = self.consensus.set_primary();
         view.mark_changed();
-        applied.mark_changed();
+        set_primary.mark_changed();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         // What was learned before this process is not a change of epoch.
@@ -75,8 +75,8 @@ impl<N: Net, H: Host> Driver<N, H> {
                 biased;
                 Some(input) = inputs.recv() => input,
                 Ok(()) = view.changed() => raft(&view.borrow_and_update()),
-                Ok(()) = applied.changed() => {
-                    let next = log(&applied.borrow_and_update());
+                Ok(()) = set_primary.changed() => {
+                    let next = log(&self.consensus.applied_state().borrow());
                     if seen == Some(next) {
                         continue;
                     }

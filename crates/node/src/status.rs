@@ -119,21 +119,17 @@ impl<N: Net> ViewMaker<N> {
     pub(crate) async fn run(self) {
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-        let mut applied = self.own.consensus.applied_state();
+        let mut set_primary = self.own.consensus.set_primary();
         let mut raft = self.own.consensus.view();
         let mut control = self.own.control.clone();
-        let (mut epoch, mut leader) = ((None, None), None);
+        let mut leader = None;
         let mut told = Vec::new();
         let mut heard_at = Instant::now();
         loop {
             // The log moves thousands of times a second: only a new epoch is urgent.
             let urgent = tokio::select! {
                 biased;
-                Ok(()) = applied.changed() => {
-                    let state = applied.borrow_and_update();
-                    let before = std::mem::replace(&mut epoch, (state.set_primary, state.primary));
-                    before != epoch
-                }
+                Ok(()) = set_primary.changed() => true,
                 Ok(()) = raft.changed() => {
                     let before = std::mem::replace(&mut leader, raft.borrow_and_update().leader);
                     before != leader
