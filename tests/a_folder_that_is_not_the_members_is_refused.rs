@@ -157,7 +157,12 @@ async fn a_raft_folder_that_was_put_back_takes_no_part_and_says_so() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_data_folder_that_does_not_go_with_the_raft_folder_is_not_started() {
-    let mut cluster = Cluster::start("data_put_back", PROGRAM, Options::default()).await;
+    // Else it would be cloned, which is another story.
+    let options = Options {
+        config: "[repair]\nerrant = \"stop\"\n".to_owned(),
+        ..Options::default()
+    };
+    let mut cluster = Cluster::start("data_put_back", PROGRAM, options).await;
     let primary = cluster.wait_for_primary(Duration::from_secs(10)).await;
     let [id, third] = cluster.others(primary)[..] else {
         panic!("three nodes")
@@ -177,7 +182,7 @@ async fn a_data_folder_that_does_not_go_with_the_raft_folder_is_not_started() {
     cluster.node_mut(third).start(false);
     let from = log_length(&cluster, id);
     cluster.node_mut(id).start(false);
-    let whose = format!("the data folder belongs to node {third}");
+    let whose = format!("the data folder is a copy of node {third}'s");
     says(&cluster, id, from, &whose).await;
     assert_eq!(cluster.node(id).mysqld_pid(), None, "its server runs");
     kill(&mut cluster, id);

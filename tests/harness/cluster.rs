@@ -20,6 +20,8 @@ pub struct Options {
     /// Further lines for every node's configuration, as whole TOML tables.
     pub config: String,
     pub buffer_pool: String,
+    /// Further options of every mysqld.
+    pub mysqld_extra: Vec<String>,
     /// Whether the nodes have certificates, made by the program under test, in `certs/`. Their feed
     /// and HTTP ports are then beyond loopback as far as the program can tell.
     pub certs: bool,
@@ -36,6 +38,7 @@ impl Default for Options {
             nodes: 3,
             config: String::new(),
             buffer_pool: "64M".to_owned(),
+            mysqld_extra: Vec::new(),
             certs: false,
             environment: Vec::new(),
         }
@@ -158,6 +161,41 @@ impl Cluster {
             }
         }
         statuses
+    }
+
+    /// What a node says of itself: its role and its message.
+    pub async fn role_of(&self, id: NodeId) -> Option<(String, String)> {
+        let status = self.node(id).http_get("/api/status").await?;
+        let status: serde_json::Value = serde_json::from_str(&status).ok()?;
+        let nodes = status["nodes"].as_array()?;
+        let own = nodes.iter().find(|node| node["id"] == id.0)?;
+        let text = |name: &str| Some(own[name].as_str()?.to_owned());
+        Some((text("role")?, text("message").unwrap_or_default()))
+    }
+
+    /// Waits until a node has the role, with a message that contains the text; gives the message.
+    ///
+    /// # Panics
+    /// If it does not come to it within the bound.
+    pub async fn wait_for_role(
+        &self,
+        id: NodeId,
+        role: &str,
+        text: &str,
+        bound: Duration,
+    ) -> String {
+        let mut last = None;
+        let there = wait_for(bound, async || {
+            last = self.role_of(id).await;
+            let fits = |(now, message): &(String, String)| now == role && message.contains(text);
+            last.as_ref().is_some_and(fits)
+        })
+        .await;
+        assert!(
+            there,
+            "node {id} is not {role} with `{text}` after {bound:?}: {last:?}"
+        );
+        last.map(|(_, message)| message).unwrap_or_default()
     }
 
     /// The node that calls itself primary, if there is one.
@@ -394,7 +432,7 @@ fn config(
         "node = {id}\ndir = {dir:?}\nsecrets = {secrets:?}\n\n[listen]\n\
          read_write = \"127.0.0.1:{}\"\nread_only = \"127.0.0.1:{}\"\nfeed = \"{host}:{}\"\n\
          grpc = \"127.0.0.1:{}\"\nhttp = \"{host}:{}\"\ngate = \"127.0.0.1:{}\"\n\n\
-         [mysqld]\nport = {}\nbuffer_pool = \"{}\"\n",
+         [mysqld]\nport = {}\nbuffer_pool = \"{}\"\nextra = {:?}\n",
         own.read_write,
         own.read_only,
         own.feed,
@@ -403,6 +441,7 @@ fn config(
         own.gate,
         own.mysql,
         options.buffer_pool,
+        options.mysqld_extra,
     );
     for (peer, theirs) in ports.iter().filter(|(peer, _)| **peer != id) {
         let [grpc, gate] = &relays[&(id, *peer)][..] else {

@@ -119,7 +119,18 @@ impl NodeProcess {
     /// The server's process id, from its pid file.
     #[must_use]
     pub fn mysqld_pid(&self) -> Option<u32> {
-        let pid = std::fs::read_to_string(self.dir.join("mysqld.pid"))
+        self.pid_in("mysqld.pid")
+    }
+
+    /// Of a server that runs a clone, or looks at its outcome.
+    #[must_use]
+    pub fn cloning_mysqld_pid(&self) -> Option<u32> {
+        let files = ["mysql.scratch.pid", "mysql.cloned.pid"];
+        files.into_iter().find_map(|file| self.pid_in(file))
+    }
+
+    fn pid_in(&self, file: &str) -> Option<u32> {
+        let pid = std::fs::read_to_string(self.dir.join(file))
             .ok()?
             .trim()
             .parse()
@@ -209,7 +220,8 @@ impl Drop for NodeProcess {
     fn drop(&mut self) {
         // A stopped process acts on SIGKILL too.
         self.kill();
-        if let Some(pid) = self.mysqld_pid() {
+        let servers = [self.mysqld_pid(), self.cloning_mysqld_pid()];
+        for pid in servers.into_iter().flatten() {
             signal_pid(pid, Signal::KILL);
         }
     }

@@ -12,7 +12,7 @@ use quorate_types::{Command, Epoch, GtidSet, LogId, LogIndex, Members, NodeId, O
 use tokio::sync::watch;
 
 use crate::accepted::AcceptedIndex;
-use crate::apply::{AcceptedItem, AcceptedRecord, Place, Snapshot, SnapshotRecord, State};
+use crate::apply::{AcceptedItem, AcceptedRecord, Permits, Place, Snapshot, SnapshotRecord, State};
 use crate::log::{Done, LogReader, Request, Writer};
 use crate::snapshot::{self, SnapshotBytes};
 use crate::types::{
@@ -43,6 +43,8 @@ pub struct AppliedState {
     pub baseline_checksum: Option<u64>,
     /// The first part of a fragmented transaction that is not complete.
     pub open_since: Option<LogIndex>,
+    pub purged: LogIndex,
+    pub permits: Permits,
 }
 
 impl AppliedState {
@@ -248,6 +250,8 @@ impl Machine {
             settings: self.state.settings().clone(),
             baseline_checksum: self.state.baseline_checksum(),
             open_since: self.state.open_since(),
+            purged: self.state.purged(),
+            permits: self.state.permits(),
         };
         let (index, set_primary) = (state.index(), state.set_primary);
         self.to_state.send_replace(Arc::new(state));

@@ -11,10 +11,14 @@ pub struct Accounts {
     pub control: Secret,
     /// Of [`CAPTURE_USER`].
     pub capture: Secret,
+    /// Of [`CLONE_USER`].
+    pub clone: Secret,
 }
 
 pub const CONTROL_USER: &str = "quorate";
 pub const CAPTURE_USER: &str = "quorate_capture";
+/// As which another node's server copies this one. It can do nothing else.
+pub const CLONE_USER: &str = "quorate_clone";
 
 /// The server's socket, and its port on loopback, whose name is not resolved.
 const HOSTS: [&str; 2] = ["localhost", "127.0.0.1"];
@@ -46,6 +50,7 @@ impl Accounts {
         let accounts = [
             (CONTROL_USER, &self.control, control.as_str()),
             (CAPTURE_USER, &self.capture, capture),
+            (CLONE_USER, &self.clone, "BACKUP_ADMIN"),
         ];
         for (user, password, privileges) in accounts {
             for host in HOSTS {

@@ -1,7 +1,9 @@
 use std::future::Future;
 use std::io;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use quorate_types::Uuid;
 
 use crate::marker::{Marker, MarkerParseError};
 use crate::seed::SeedError;
@@ -17,6 +19,15 @@ pub enum Signal {
     /// what waits, and tells its clients so.
     Terminate,
     Kill,
+}
+
+/// A folder beside the data folder, on the same file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beside {
+    /// Of a server made from the seed, which only runs the clone.
+    Scratch,
+    /// What the clone makes, until it takes the data folder's place.
+    Cloned,
 }
 
 /// Why something about a data folder or its process failed.
@@ -90,6 +101,28 @@ pub trait Host: Clone + Send + Sync + 'static {
 
     /// Removes the data folder. Refused while it is in use.
     fn wipe(&self) -> impl Future<Output = Result<(), HostError>> + Send;
+
+    fn data_folder(&self) -> &Path;
+
+    /// This machine with another data folder. Its claim is its own.
+    fn beside(&self, which: Beside) -> Self;
+
+    /// Puts `cloned`, which is claimed, has a marker, and is not in use, in the data folder's place
+    /// and claims that. Whole and synced before the old folder goes.
+    ///
+    /// **Crash.** After one the data folder is the old one or the new one, once
+    /// [`Host::finish_replacement`] was called.
+    fn replace_by(&self, cloned: &Self) -> impl Future<Output = Result<(), HostError>> + Send;
+
+    /// Ends a replacement that a crash interrupted. To be called before anything asks for the data
+    /// folder of a process that just began.
+    fn finish_replacement(&self) -> Result<(), HostError>;
+
+    /// Removes what a replaced folder left.
+    fn remove_replaced(&self) -> impl Future<Output = Result<(), HostError>> + Send;
+
+    /// The uuid that a server of this folder has from its next start on.
+    fn write_server_uuid(&self, uuid: Uuid) -> Result<(), HostError>;
 
     /// None if the folder has no marker.
     fn read_marker(&self) -> Result<Option<Marker>, HostError>;

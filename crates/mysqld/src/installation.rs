@@ -164,6 +164,19 @@ impl Installation {
         })
     }
 
+    /// One that no server is started with.
+    #[cfg(test)]
+    pub(crate) fn unused() -> Self {
+        Self {
+            mysqld: Vec::new(),
+            options: Vec::new(),
+            version: Version::new(9, 7, 4),
+            place: Place::System {
+                program: PathBuf::new(),
+            },
+        }
+    }
+
     /// The file that a running server of this installation has as its executable.
     #[must_use]
     pub fn executable(&self) -> &Path {

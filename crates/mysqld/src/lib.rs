@@ -5,10 +5,12 @@
 //! - A half-finished fetch, seed or data folder never stands under its final name.
 //! - A process is signalled only through a pidfd, after its executable and its data folder were
 //!   checked; a pid file is a hint and nothing more.
+//! - A cloned folder replaces a data folder whole, and only one that has a marker.
 //! - No binlog is cut while a process may still have the data folder open.
 
 mod accounts;
 mod binlog_files;
+mod clone;
 mod control;
 mod debian;
 mod exec_server;
@@ -21,20 +23,22 @@ mod local_host;
 mod marker;
 mod process;
 mod repair;
+mod replacement;
 mod rules;
 mod seed;
 mod settings;
 mod sources;
 mod version;
 
-pub use accounts::{Accounts, CAPTURE_USER, CONTROL_USER};
+pub use accounts::{Accounts, CAPTURE_USER, CLONE_USER, CONTROL_USER};
 pub use binlog_files::LocalBinlogs;
+pub use clone::{CloneProgress, unreachable_settings};
 pub use control::{ControlError, Identity, ReplicationSource, ReplicationStatus, Session};
 pub use debian::{FetchError, PackageTree, fetch_debian_tool};
 pub use exec_server::{EXEC_SERVER, exec_server};
 pub use file_lock::{FileLock, machine_lock};
 pub use first_session::{FirstSessionError, first_session};
-pub use host::{BinlogFiles, Host, HostError, Signal};
+pub use host::{Beside, BinlogFiles, Host, HostError, Signal};
 pub use inert::inert_groups;
 pub use installation::{FindError, FindOptions, Installation, default_cache, find_or_fetch};
 pub use local_host::{LocalHost, LocalHostOptions};

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
+use quorate_types::Uuid;
 use rustix::fs::{FlockOperation, fcntl_lock};
 
 use crate::binlog_files::{LocalBinlogs, replace_file, sync_folder};
 use crate::exec_server;
 use crate::file_lock::FileLock;
-use crate::host::{Host, HostError, SOCKET_PATH_BYTES_MAX, Signal};
+use crate::host::{Beside, Host, HostError, SOCKET_PATH_BYTES_MAX, Signal};
 use crate::installation::Installation;
 use crate::marker::Marker;
 use crate::process::{self, ServerProcess};
@@ -21,7 +22,7 @@ use crate::settings::Settings;
 const OWNER_LOCK: &str = "quorate.lock";
 /// Held by the server itself.
 const SERVER_LOCK: &str = "quorate.server-lock";
-const MARKER: &str = "quorate.marker";
+pub(crate) const MARKER: &str = "quorate.marker";
 const MARKER_NEW: &str = "quorate.marker-new";
 /// InnoDB locks this one for as long as it runs.
 const SYSTEM_TABLESPACE: &str = "ibdata1";
@@ -46,7 +47,7 @@ pub struct LocalHostOptions {
 #[derive(Clone, Debug)]
 pub struct LocalHost {
     options: Arc<LocalHostOptions>,
-    claim: Arc<Mutex<Option<FileLock>>>,
+    pub(crate) claim: Arc<Mutex<Option<FileLock>>>,
 }
 
 impl LocalHost {
@@ -249,6 +250,37 @@ impl Host for LocalHost {
         removed.await.expect("removing a folder does not panic")
     }
 
+    fn data_folder(&self) -> &Path {
+        &self.options.data_folder
+    }
+
+    fn beside(&self, which: Beside) -> Self {
+        self.beside_at(which)
+    }
+
+    async fn replace_by(&self, cloned: &Self) -> Result<(), HostError> {
+        let (host, cloned) = (self.clone(), cloned.clone());
+        let replaced = tokio::task::spawn_blocking(move || host.put_in_place(&cloned));
+        replaced.await.expect("renaming folders does not panic")
+    }
+
+    fn finish_replacement(&self) -> Result<(), HostError> {
+        self.finish_put_in_place()
+    }
+
+    async fn remove_replaced(&self) -> Result<(), HostError> {
+        let host = self.clone();
+        let removed = tokio::task::spawn_blocking(move || host.remove_old());
+        removed.await.expect("removing a folder does not panic")
+    }
+
+    fn write_server_uuid(&self, uuid: Uuid) -> Result<(), HostError> {
+        let folder = &self.options.data_folder;
+        let text = format!("[auto]\nserver-uuid={uuid}\n");
+        replace_file(folder, "auto.cnf", "auto.cnf.new", text.as_bytes())
+            .map_err(at("write auto.cnf in", folder))
+    }
+
     fn read_marker(&self) -> Result<Option<Marker>, HostError> {
         let path = self.in_data_folder(MARKER);
         match std::fs::read_to_string(&path) {
@@ -288,7 +320,7 @@ fn is_unlocked(file: &File) -> io::Result<bool> {
     }
 }
 
-fn at(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HostError {
+pub(crate) fn at(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HostError {
     let path = path.to_owned();
     move |source| HostError::Files { what, path, source }
 }

@@ -112,6 +112,7 @@ async fn control_makes_its_accounts_follows_a_feed_and_switches_the_gate() {
     let accounts = Accounts {
         control: Secret::new("it's \\ control".into()),
         capture: Secret::new("capture".into()),
+        clone: Secret::new("clone".into()),
     };
     for _ in 0..2 {
         accounts.install(&mut root).await.unwrap();

@@ -7,18 +7,19 @@ use std::time::Duration;
 use quorate_consensus::Consensus;
 use quorate_proxy::{ProxyHandle, RoleWatch};
 use quorate_role::Input;
-use quorate_types::{ClusterId, Member, Members, NodeId, Role};
+use quorate_types::{ClusterId, Incarnation, Member, Members, NodeId, Role};
 use quorate_wire::NodeReport;
 use quorate_wire::v1::admin_server::Admin;
 use quorate_wire::v1::{
-    HoldReply, HoldRequest, JoinReply, JoinRequest, LeaderHint, MembersReply, MembersRequest,
-    NodeStatusReply, NodeStatusRequest, StatusReply, StatusRequest, SwitchoverReply,
-    SwitchoverRequest,
+    CloneReply, CloneRequest, HoldReply, HoldRequest, JoinReply, JoinRequest, LeaderHint,
+    MembersReply, MembersRequest, NodeStatusReply, NodeStatusRequest, StatusReply, StatusRequest,
+    SwitchoverReply, SwitchoverRequest,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 
+use crate::cloning::{Ask, ClonePermits, PermitError};
 use crate::membership::{JoinError, Membership};
 use crate::roles::Roles;
 
@@ -35,6 +36,7 @@ pub(crate) struct AdminService {
     pub(crate) consensus: Consensus,
     pub(crate) roles: Roles,
     pub(crate) membership: Arc<Membership>,
+    pub(crate) permits: Arc<ClonePermits>,
     pub(crate) own_report: OwnReport,
     pub(crate) inputs: mpsc::Sender<Input>,
     pub(crate) forward: Forward,
@@ -192,6 +194,48 @@ impl Admin for AdminService {
             Err(JoinError::NotLeader) => reply(false, "this node does not lead".to_owned()),
             Err(error) => reply(false, crate::server::chain(&error)),
         }))
+    }
+
+    async fn clone_server(
+        &self,
+        request: Request<CloneRequest>,
+    ) -> Result<Response<CloneReply>, Status> {
+        let request = request.into_inner();
+        if request.cluster_id != self.cluster.0 {
+            let reason = format!("this is cluster {}", self.cluster);
+            return Err(Status::failed_precondition(reason));
+        }
+        let node = NodeId(request.node);
+        let answer = match request.sequence {
+            None => {
+                let ask = Ask {
+                    node,
+                    incarnation: Incarnation(request.incarnation),
+                    server_version: request.server_version,
+                    not_from: request.not_from.into_iter().map(NodeId).collect(),
+                };
+                self.permits.ask(&ask).await.map(Some)
+            }
+            Some(sequence) => {
+                let (progress, finished) = (request.progress, request.finished);
+                self.permits
+                    .report(node, sequence, progress, finished)
+                    .await
+            }
+        };
+        let reply = |granted: Option<crate::cloning::Granted>, reason: String| CloneReply {
+            sequence: granted.map(|granted| granted.sequence),
+            donor: granted.map_or(0, |granted| granted.donor.0),
+            reason,
+            leader: self.hint(),
+        };
+        match answer {
+            Ok(granted) => Ok(Response::new(reply(granted, "no such permit".to_owned()))),
+            Err(PermitError::NotLeader) => {
+                Err(Status::unavailable(PermitError::NotLeader.to_string()))
+            }
+            Err(error) => Ok(Response::new(reply(None, error.to_string()))),
+        }
     }
 
     async fn members(&self, _: Request<MembersRequest>) -> Result<Response<MembersReply>, Status> {

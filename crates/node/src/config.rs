@@ -36,6 +36,7 @@ pub struct Config {
     pub tls: Option<Tls>,
     pub timing: Timing,
     pub read_only: ReadOnly,
+    pub repair: Repair,
     pub log: Log,
 }
 
@@ -225,6 +226,25 @@ impl Default for ReadOnly {
             fall_back_to_primary: true,
         }
     }
+}
+
+/// What becomes of a server that no cut can mend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Repair {
+    /// A server that holds other data than the accepted transactions made. Default: `clone`.
+    pub errant: Errant,
+}
+
+/// What to do with a server that holds what was never accepted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Errant {
+    /// Replace its data by a copy of another server's.
+    #[default]
+    Clone,
+    /// Leave it as it is, serving nothing, for somebody to look at.
+    Stop,
 }
 
 /// What is written down about the node's own doing, and what of the Raft log is kept in memory.

@@ -124,6 +124,8 @@ impl Identity {
         disk: &mut impl LogDisk,
         host: &impl Host,
     ) -> Result<(), IdentityError> {
+        // A clone that was interrupted in its last step leaves no data folder at all.
+        host.finish_replacement()?;
         if !host.data_folder_exists() {
             return Ok(());
         }

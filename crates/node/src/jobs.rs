@@ -1,5 +1,6 @@
 //! The effects of role control on the server: each job is one future, and one runs at a time.
 
+mod clone;
 mod demote;
 mod events;
 mod inert;
@@ -17,6 +18,8 @@ use quorate_replication::CaptureMetrics;
 use quorate_role::{Input, Job, JobId, JobResult};
 use quorate_types::{ClusterId, Epoch, Incarnation, NodeId, Uuid};
 use tokio::sync::{Mutex, mpsc, watch};
+
+pub(crate) use clone::CloneParts;
 
 use crate::inert::OwnGroups;
 use crate::server::{Logins, ServerError, ServerState, chain};
@@ -45,6 +48,7 @@ pub(crate) struct JobContext<N, H: Host> {
     pub(crate) guard_session: watch::Receiver<Option<u64>>,
     pub(crate) enable_events: bool,
     pub(crate) inputs: mpsc::Sender<Input>,
+    pub(crate) clone: CloneParts,
     /// What the running job is at, for people.
     pub(crate) doing: watch::Sender<String>,
 }
@@ -65,6 +69,9 @@ pub(crate) enum JobError {
     /// Not a failure of the job: what it found only a clone can mend.
     #[error("{0}")]
     MustClone(String),
+    /// Nothing is wrong with it, but the log no longer has what it lacks.
+    #[error("{0}")]
+    Behind(String),
 }
 
 impl From<ControlError> for JobError {
@@ -91,10 +98,12 @@ impl<N: Net, H: Host> JobContext<N, H> {
             Job::Salvage { .. } => Box::pin(self.salvage(server)).await,
             Job::EndWrites { .. } => Box::pin(self.end_writes(server)).await,
             Job::Demote { .. } => Box::pin(self.demote(server)).await,
+            Job::Clone => Box::pin(self.clone_server(server)).await,
             Job::StopServer { clean } => Box::pin(self.stop_server(server, clean)).await,
         };
         match result {
             Ok(()) => JobResult::Done,
+            Err(JobError::Behind(why)) => JobResult::Behind(why),
             Err(JobError::MustClone(why)) => JobResult::MustClone(why),
             Err(error) => JobResult::Failed(chain(&error)),
         }

@@ -11,6 +11,7 @@
 
 mod adapters;
 mod admin;
+mod cloning;
 mod cluster_id;
 pub mod config;
 mod driver;
@@ -26,6 +27,7 @@ mod membership;
 mod node;
 mod parts;
 mod peers;
+mod permit_client;
 mod random;
 mod recent;
 mod roles;

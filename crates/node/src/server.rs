@@ -18,8 +18,8 @@ use tokio::time::timeout;
 /// A login on the server's own socket: longer means that logins are blocked or the server hangs.
 const LOGIN_MAX: Duration = Duration::from_secs(2);
 /// How long a starting server may take: it recovers first, a large redo log takes its time.
-const START_MAX: Duration = Duration::from_secs(600);
-const START_LOOK: Duration = Duration::from_millis(20);
+pub(crate) const START_MAX: Duration = Duration::from_secs(600);
+pub(crate) const START_LOOK: Duration = Duration::from_millis(20);
 
 /// Why the server could not be used.
 #[derive(Debug, thiserror::Error)]

@@ -55,16 +55,23 @@ impl<N: Net> OwnView<N> {
         let accepted = self.consensus.applied_state().borrow().accepted.clone();
         let healthy = health.fit && matches!(role, Role::Primary | Role::Replica);
         let doing = self.doing.borrow().clone();
-        let message = [&control.message, &health.message, &doing]
-            .into_iter()
-            .find(|text| !text.is_empty());
+        let message = match role {
+            // How far it is, and why it had to begin.
+            Role::Cloning => Some(match doing.is_empty() {
+                true => control.message.clone(),
+                false => format!("{doing}; because {}", control.message),
+            }),
+            _ => [control.message, health.message.clone(), doing]
+                .into_iter()
+                .find(|text| !text.is_empty()),
+        };
         NodeView {
             role,
             healthy,
             message: if healthy {
                 String::new()
             } else {
-                message.cloned().unwrap_or_default()
+                message.unwrap_or_default()
             },
             gate_address: self.gate_address.clone(),
             mysql_address: self.mysql_address.clone(),

@@ -10,8 +10,9 @@ use quorate_net::Tls;
 use quorate_types::{ClusterView, Incarnation, LogIndex, NodeId, NodeView, Role, Term};
 use quorate_wire::v1::admin_server::{Admin, AdminServer};
 use quorate_wire::v1::{
-    HoldReply, HoldRequest, JoinReply, JoinRequest, MembersReply, MembersRequest, NodeStatusReply,
-    NodeStatusRequest, StatusReply, StatusRequest, SwitchoverReply, SwitchoverRequest,
+    CloneReply, CloneRequest, HoldReply, HoldRequest, JoinReply, JoinRequest, MembersReply,
+    MembersRequest, NodeStatusReply, NodeStatusRequest, StatusReply, StatusRequest,
+    SwitchoverReply, SwitchoverRequest,
 };
 use quorate_wire::{NodeReport, RaftRole};
 use tokio::sync::oneshot;
@@ -138,6 +139,10 @@ impl Admin for Waiting {
     }
 
     async fn hold(&self, _: Request<HoldRequest>) -> Result<Response<HoldReply>, Status> {
+        Err(self.refusal())
+    }
+
+    async fn clone_server(&self, _: Request<CloneRequest>) -> Result<Response<CloneReply>, Status> {
         Err(self.refusal())
     }
 

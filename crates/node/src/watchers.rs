@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_consensus::Consensus;
-use quorate_mysqld::{ControlError, Host, Session};
+use quorate_mysqld::{ControlError, Host, ReplicationStatus, Session};
 use quorate_net::Net;
-use quorate_role::{Input, Phase, ServerEvent};
+use quorate_role::{Input, JobResult, Phase, ServerEvent};
 use quorate_types::GtidSet;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
@@ -20,6 +20,8 @@ use crate::server::{Logins, Running, chain};
 const REPLICA_PATIENCE: u32 = 10;
 /// Between two looks at a replica's threads.
 const HEALTH: Duration = Duration::from_millis(100);
+/// How long an applier may stand still with an error, which somebody may be looking at by hand.
+const APPLIER_MAX: Duration = Duration::from_secs(2);
 pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// How long the server's disk may take for one small synced write.
 const DISK_MAX: Duration = Duration::from_secs(4);
@@ -60,6 +62,8 @@ pub(crate) struct Watcher<N, H: Host> {
 struct Checked {
     at: Instant,
     wrong: Option<String>,
+    /// Since when a replica's applier stands still with an error.
+    applier_stopped: Option<Instant>,
 }
 
 impl<N: Net, H: Host> Watcher<N, H> {
@@ -147,6 +151,7 @@ impl<N: Net, H: Host> Watcher<N, H> {
         let mut checked = Checked {
             at: Instant::now(),
             wrong: None,
+            applier_stopped: None,
         };
         loop {
             tokio::time::sleep(HEALTH).await;
@@ -208,9 +213,11 @@ impl<N: Net, H: Host> Watcher<N, H> {
             return Ok((executed, false, wrong.clone()));
         }
         if !replica {
+            checked.applier_stopped = None;
             return Ok((executed, true, String::new()));
         }
         let status = session.replication_status().await?;
+        self.watch_applier(&status, checked).await;
         let mut message = String::new();
         if !status.is_healthy() {
             message = [&status.apply_error, &status.receive_error]
@@ -220,6 +227,24 @@ impl<N: Net, H: Host> Watcher<N, H> {
                 .unwrap_or_else(|| "replication is starting".to_owned());
         }
         Ok((executed, status.is_healthy(), message))
+    }
+
+    /// An applier that stopped with an error met other data than the accepted transactions made: its
+    /// own retries are over, and nothing that it could be given would mend it.
+    async fn watch_applier(&self, status: &ReplicationStatus, checked: &mut Checked) {
+        if status.applying || status.apply_error.is_empty() {
+            checked.applier_stopped = None;
+            return;
+        }
+        let since = *checked.applier_stopped.get_or_insert_with(Instant::now);
+        if since.elapsed() >= APPLIER_MAX {
+            let why = format!(
+                "it cannot apply an accepted transaction: {}",
+                status.apply_error
+            );
+            let found = Input::Unmendable(JobResult::MustClone(why));
+            let _ = self.inputs.send(found).await;
+        }
     }
 
     /// Looks at the settings again, if it is time; says once what is wrong, and that it no longer is.
@@ -246,10 +271,7 @@ impl<N: Net, H: Host> Watcher<N, H> {
                 None => tracing::info!("mysqld's settings are right again"),
             }
         }
-        *checked = Checked {
-            at: Instant::now(),
-            wrong,
-        };
+        (checked.at, checked.wrong) = (Instant::now(), wrong);
         Ok(())
     }
 
@@ -269,9 +291,12 @@ impl<N: Net, H: Host> Watcher<N, H> {
         barrier.ok()?.ok()?;
         match self.own_groups.errant(&self.host, &more()).await {
             Ok(errant) if errant.is_empty() => None,
-            Ok(errant) => Some(format!(
-                "it has transactions that were never accepted: {errant}"
-            )),
+            Ok(errant) => {
+                let why = format!("it has transactions that were never accepted: {errant}");
+                let found = Input::Unmendable(JobResult::MustClone(why.clone()));
+                let _ = self.inputs.send(found).await;
+                Some(why)
+            }
             Err(error) => Some(format!(
                 "its transactions cannot be judged: {}",
                 chain(&error)

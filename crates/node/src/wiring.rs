@@ -23,15 +23,18 @@ use tonic::service::Routes;
 
 use crate::adapters::Log;
 use crate::admin::{AdminService, Forward};
+use crate::cloning::ClonePermits;
+use crate::config::Errant;
 use crate::driver::{Control, Driver};
 use crate::grpc::GrpcServer;
 use crate::holding::Holding;
 use crate::inert::OwnGroups;
-use crate::jobs::JobContext;
+use crate::jobs::{CloneParts, JobContext};
 use crate::joining::Joining;
 use crate::membership::Membership;
 use crate::node::{AdminChannel, HANDSHAKE_MAX, Known, Listeners, addresses, known_nodes};
 use crate::peers::{Reports, admin_client, ask_peer};
+use crate::permit_client::PermitClient;
 use crate::recent::Recent;
 use crate::roles::Roles;
 use crate::server::{Logins, ServerState};
@@ -60,6 +63,7 @@ struct Wiring<'a, N: Net, H: Host> {
     roles: Roles,
     inputs: mpsc::Sender<Input>,
     forward: Forward,
+    permits: Arc<ClonePermits>,
     recent: Recent,
     feed_metrics: Arc<FeedMetrics>,
     own_groups: OwnGroups,
@@ -86,8 +90,10 @@ pub(crate) fn wire<N: Net, H: Host>(
     raft: &tokio::runtime::Handle,
 ) -> Wired {
     let roles = Roles::new(consensus.clone());
+    let permits = ClonePermits::new(consensus.clone(), roles.clone());
     let mut wiring = Wiring {
         known,
+        permits: permits.clone(),
         consensus,
         roles: roles.clone(),
         inputs,
@@ -103,6 +109,7 @@ pub(crate) fn wire<N: Net, H: Host>(
     wiring
         .tasks
         .spawn(roles.clone().watch_lease(known.net.clone()));
+    wiring.tasks.spawn(permits.run());
     let metrics = quorate_proxy::Metrics::new(&mut wiring.registry);
     let gate = wiring.gate(metrics.clone(), listeners.gate);
     let ports = (listeners.read_write, listeners.read_only);
@@ -148,12 +155,18 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             let view = view.borrow();
             node == own || view.voters.contains(&node) || view.learners.contains(&node)
         };
+        let state = self.consensus.applied_state();
+        let may_clone = move |node: NodeId| {
+            let permit = state.borrow().permits.open;
+            permit.is_some_and(|permit| (permit.recipient, permit.donor) == (node, own))
+        };
         let parts = GateParts {
             net: self.known.net.clone(),
             role: self.roles.clone(),
             tls: self.known.tls.clone(),
             node: self.known.config.node,
             is_member: Arc::new(is_member),
+            may_clone: Arc::new(may_clone),
             // Not its unix socket: there the server would let every client in as the socket's
             // passwordless root, and take what a client without TLS sends for a secure login.
             server: Endpoint::Tcp(format!("127.0.0.1:{}", self.known.config.mysqld.port)),
@@ -243,7 +256,10 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             lease: known.config.timing.election_max,
             ..Timing::default()
         };
-        let machine = Machine::new(known.config.node, timing, false);
+        let mut machine = Machine::new(known.config.node, timing, false);
+        if known.config.repair.errant == Errant::Stop {
+            machine.stop_instead_of_cloning();
+        }
         let (control_tx, control) = watch::channel(Control::of(&machine, false));
         let (health_tx, health) = watch::channel(Health::default());
         let doing = watch::Sender::new(String::new());
@@ -255,7 +271,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
                 &own_feed,
                 metrics,
                 doing.clone(),
-                guard_session.subscribe(),
+                (guard_session.subscribe(), health.clone()),
             )),
             net: known.net.clone(),
             consensus: self.consensus.clone(),
@@ -305,7 +321,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
         own_feed: &Endpoint,
         capture_metrics: Arc<CaptureMetrics>,
         doing: watch::Sender<String>,
-        guard_session: watch::Receiver<Option<u64>>,
+        (guard_session, health): (watch::Receiver<Option<u64>>, watch::Receiver<Health>),
     ) -> JobContext<N, H> {
         let known = self.known;
         let (cluster_uuid, cluster_server_id) = stable_identity(known.cluster);
@@ -337,7 +353,33 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             guard_session,
             enable_events: known.config.mysqld.enable_events,
             inputs: self.inputs.clone(),
+            clone: self.clone_parts(health),
             doing,
+        }
+    }
+
+    fn clone_parts(&self, health: watch::Receiver<Health>) -> CloneParts {
+        let known = self.known;
+        let config = known.config.clone();
+        let dial_gate = move |node: NodeId| {
+            let peer = config.peers.get(&node);
+            peer.map(|peer| peer.dial_gate().clone())
+        };
+        CloneParts {
+            permits: PermitClient {
+                node: known.config.node,
+                incarnation: known.identity.incarnation,
+                cluster: known.cluster,
+                server_version: known.server_version.clone(),
+                consensus: self.consensus.clone(),
+                permits: self.permits.clone(),
+                forward: self.forward.clone(),
+            },
+            tls: known.tls.clone(),
+            dial_gate: Arc::new(dial_gate),
+            password: known.secrets.clone.clone(),
+            health,
+            failed: std::sync::Mutex::default(),
         }
     }
 
@@ -399,6 +441,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             consensus: self.consensus.clone(),
             roles: self.roles.clone(),
             membership,
+            permits: self.permits.clone(),
             own_report: Arc::new(move || own.report()),
             inputs: self.inputs.clone(),
             forward: self.forward.clone(),

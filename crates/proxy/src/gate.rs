@@ -31,6 +31,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Whether a node is a member of the cluster, learners included.
 pub type IsMember = Arc<dyn Fn(NodeId) -> bool + Send + Sync>;
 
+/// Whether a permit is open by which the node may clone this gate's server.
+pub type MayClone = Arc<dyn Fn(NodeId) -> bool + Send + Sync>;
+
 /// What a gate is made of.
 pub struct GateParts<N, R> {
     pub net: N,
@@ -39,6 +42,7 @@ pub struct GateParts<N, R> {
     /// This node. The cluster's id is taken from the view, since a node may learn it late.
     pub node: NodeId,
     pub is_member: IsMember,
+    pub may_clone: MayClone,
     /// This node's mysqld: its unix socket, or a loopback port.
     pub server: Endpoint,
     pub metrics: Metrics,
@@ -132,6 +136,9 @@ impl Sessions {
 enum Grant {
     Epoch(Epoch),
     Reads,
+    /// A permit of this node's. No lease and no epoch concerns it: what is copied is judged by
+    /// the recipient, against the log.
+    Clone(NodeId),
 }
 
 /// Counts a session until it is dropped, which comes after its last write.
@@ -147,6 +154,7 @@ impl Entered {
                 .open
                 .send_modify(|open| *open.entry(epoch).or_default() += 1),
             Grant::Reads => sessions.reading.send_modify(|count| *count += 1),
+            Grant::Clone(_) => {}
         }
         Self {
             sessions: Arc::clone(sessions),
@@ -165,6 +173,7 @@ impl Drop for Entered {
                 open.retain(|_, count| *count > 0);
             }),
             Grant::Reads => self.sessions.reading.send_modify(|count| *count -= 1),
+            Grant::Clone(_) => {}
         }
     }
 }
@@ -292,25 +301,33 @@ impl<N: Net, R: RoleWatch> Gate<N, R> {
             let text = format!("node {} is not a member of the cluster", hello.from);
             return refuse(RefusalReason::NotAMember, text);
         }
-        if hello.purpose == Purpose::Clone {
-            let text = "this gate carries no clone traffic".to_owned();
-            return refuse(RefusalReason::Unsupported, text);
-        }
         let wait = Duration::from_millis(hello.wait_ms.into()).min(WAIT_MAX);
-        match timeout(wait, self.granted(hello.purpose)).await {
+        match timeout(wait, self.granted(hello)).await {
             Ok(entered) => Ok(entered),
             Err(_) => {
-                let what = match hello.purpose {
-                    Purpose::ReadOnly => "neither a fit replica nor",
-                    Purpose::ReadWrite | Purpose::Clone => "not",
+                let from = hello.from;
+                let text = match hello.purpose {
+                    Purpose::ReadWrite => format!("node {node} is not a primary with a lease"),
+                    Purpose::ReadOnly => {
+                        format!("node {node} is neither a fit replica nor a primary with a lease")
+                    }
+                    Purpose::Clone => {
+                        format!("no permit is open by which node {from} may clone node {node}")
+                    }
                 };
-                let text = format!("node {node} is {what} a primary with a lease");
                 refuse(RefusalReason::NotServing, text)
             }
         }
     }
 
-    async fn granted(&self, purpose: Purpose) -> Entered {
+    async fn granted(&self, hello: &Hello) -> Entered {
+        let purpose = hello.purpose;
+        if purpose == Purpose::Clone {
+            while !(self.parts.may_clone)(hello.from) {
+                sleep(LOOK_AGAIN).await;
+            }
+            return Entered::new(&self.sessions, Grant::Clone(hello.from));
+        }
         let role = &self.parts.role;
         let mut serving = role.serving();
         let mut held = self.sessions.held.subscribe();
@@ -346,6 +363,7 @@ impl<N: Net, R: RoleWatch> Gate<N, R> {
         let mut checked = Checked {
             role: &parts.role,
             net: &parts.net,
+            may_clone: &parts.may_clone,
             grant,
             metrics: &self.metrics,
         };
@@ -358,7 +376,7 @@ impl<N: Net, R: RoleWatch> Gate<N, R> {
             };
             let epoch = match grant {
                 Grant::Epoch(epoch) => Some(epoch),
-                Grant::Reads => None,
+                Grant::Reads | Grant::Clone(_) => None,
             };
             let open = Answer::Open { epoch };
             if open.write(&mut client).await.is_err() {
@@ -408,6 +426,11 @@ impl<N: Net, R: RoleWatch> Gate<N, R> {
                 let mut fit = self.sessions.fit_for_reads.subscribe();
                 let _ = fit.wait_for(|fit| !fit).await;
             }
+            Grant::Clone(from) => {
+                while (self.parts.may_clone)(from) {
+                    sleep(LOOK_AGAIN).await;
+                }
+            }
         }
     }
 }
@@ -416,6 +439,7 @@ impl<N: Net, R: RoleWatch> Gate<N, R> {
 struct Checked<'a, N, R> {
     role: &'a R,
     net: &'a N,
+    may_clone: &'a MayClone,
     grant: Grant,
     metrics: &'a PortMetrics,
 }
@@ -425,6 +449,7 @@ impl<N: Net, R: RoleWatch> Watch for Checked<'_, N, R> {
         match self.grant {
             Grant::Epoch(epoch) => self.role.may_serve(epoch, self.net.boot_time()),
             Grant::Reads => self.role.may_serve_reads(),
+            Grant::Clone(from) => (self.may_clone)(from),
         }
     }
 

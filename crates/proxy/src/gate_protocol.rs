@@ -24,7 +24,7 @@ pub(crate) enum Purpose {
     ReadWrite,
     /// Served by a fit replica, or by a primary under its lease.
     ReadOnly,
-    /// Reserved: the traffic of a clone, which no lease concerns. No gate grants it yet.
+    /// The traffic of a clone, which no lease concerns: served by the donor of an open permit.
     Clone,
 }
 

@@ -11,6 +11,7 @@
 //! - A proxy never connects to another node's mysqld, a gate never forwards to another gate.
 
 mod accept;
+mod clone_way;
 mod contract;
 mod dial;
 mod error_packet;
@@ -25,9 +26,10 @@ mod read_only;
 mod read_write;
 mod route;
 
+pub use clone_way::CloneWay;
 pub use contract::RoleWatch;
 pub use dial::GateDialer;
-pub use gate::{Gate, GateHandle, GateParts, IsMember};
+pub use gate::{Gate, GateHandle, GateParts, IsMember, MayClone};
 pub use metrics::{BYTES_TO_CLIENT, BYTES_TO_SERVER, CLOSES, Metrics, REFUSALS, SESSIONS};
 pub use proxy::{Proxy, ProxyHandle, ProxyParts, ProxySettings};
 

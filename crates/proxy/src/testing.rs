@@ -145,6 +145,8 @@ pub(crate) struct TestNode {
     pub(crate) gate: GateHandle,
     pub(crate) handle: ProxyHandle,
     pub(crate) proxy: Arc<Proxy<MemoryNet, FakeRole, Dial>>,
+    /// Who may clone its server.
+    pub(crate) permit: Arc<Mutex<Option<NodeId>>>,
     /// What reached its server.
     pub(crate) received: Arc<Mutex<Vec<u8>>>,
 }
@@ -220,12 +222,17 @@ async fn start_node(
     let received = Arc::<Mutex<Vec<u8>>>::default();
     let server = net.listen(&port(id, 5)).await.unwrap();
     tokio::spawn(echo_server(server, id, Arc::clone(&received)));
+    let permit = Arc::<Mutex<Option<NodeId>>>::default();
     let (gate, gate_handle) = Gate::new(GateParts {
         net: net.clone(),
         role: role.clone(),
         tls: None,
         node: id,
         is_member: Arc::new(|node| node.0 < 9),
+        may_clone: {
+            let permit = Arc::clone(&permit);
+            Arc::new(move |node| *permit.lock().unwrap() == Some(node))
+        },
         server: port(id, 5),
         metrics: Metrics::default(),
     });
@@ -249,6 +256,7 @@ async fn start_node(
         gate: gate_handle,
         handle,
         proxy,
+        permit,
         received,
     }
 }

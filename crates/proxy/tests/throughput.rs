@@ -96,6 +96,7 @@ async fn start(server: Endpoint) -> Endpoint {
         tls: None,
         node: NodeId(1),
         is_member: Arc::new(|_| true),
+        may_clone: Arc::new(|_| false),
         server,
         metrics: Metrics::default(),
     });

@@ -17,6 +17,8 @@ pub struct Timing {
     pub serverless_transfer_interval: Duration,
     /// How long to wait before a repair that failed is tried again.
     pub repair_retry: Duration,
+    /// The same for a clone.
+    pub clone_retry: Duration,
     /// How long a promotion may make no progress before a nearer node is looked for.
     pub promotion_stall: Duration,
     /// How long to wait before a `SetPrimary` that was refused is proposed again.
@@ -32,6 +34,7 @@ impl Default for Timing {
             transfer_interval: Duration::from_secs(10),
             serverless_transfer_interval: Duration::from_millis(500),
             repair_retry: Duration::from_secs(1),
+            clone_retry: Duration::from_secs(2),
             promotion_stall: Duration::from_secs(2),
             proposal_retry: Duration::from_millis(20),
             stop_bound: Duration::from_secs(15),
@@ -89,6 +92,9 @@ pub enum Job {
     EndWrites { epoch: Epoch },
     /// After the epoch's end was applied: check, semi-sync off, check again, follow.
     Demote { epoch: Epoch },
+    /// Replace the server's data by a copy of another's, by a permit of the log; then it starts by
+    /// way of a repair. Whatever becomes of it, the data folder is the old one or the new one.
+    Clone,
     /// Stop the server for good: cleanly if it is a safe replica, else by force.
     StopServer { clean: bool },
 }
@@ -98,8 +104,10 @@ pub enum JobResult {
     Done,
     /// It can be tried again, by way of a repair.
     Failed(String),
-    /// Only a clone can mend this server.
+    /// Only a clone can mend this server: it holds what it should not.
     MustClone(String),
+    /// It holds nothing wrong, and what it lacks is no longer in this node's log.
+    Behind(String),
 }
 
 /// What became of a `SetPrimary`.
@@ -140,6 +148,8 @@ pub enum Input {
         epoch: Epoch,
     },
     Server(ServerEvent),
+    /// What was found of a replica that runs: [`JobResult::MustClone`] or [`JobResult::Behind`].
+    Unmendable(JobResult),
     /// Under this epoch, commits of the server are answered without waiting for the log.
     Bypassed {
         epoch: Epoch,

@@ -13,8 +13,11 @@ pub enum Phase {
         retry_at: Option<Tick>,
         message: String,
     },
-    /// Only a clone can mend it.
+    /// Only a clone can mend it. `retry_at` while no job runs.
     MustClone {
+        retry_at: Tick,
+        /// It holds nothing that anybody could want to look at.
+        behind: bool,
         message: String,
     },
     Replica,
@@ -79,6 +82,8 @@ pub struct Machine {
     pub(crate) gate: Option<Epoch>,
     /// Epochs at or before this one are over for this node, whatever the log says.
     pub(crate) over: Option<Epoch>,
+    /// Whether a server that must be cloned is, or waits as it is for somebody to look at it.
+    clones: bool,
     stopped: bool,
 }
 
@@ -113,8 +118,14 @@ impl Machine {
             stop_by: None,
             gate: None,
             over: None,
+            clones: true,
             stopped: false,
         }
+    }
+
+    /// Leaves a server that must be cloned as it is.
+    pub fn stop_instead_of_cloning(&mut self) {
+        self.clones = false;
     }
 
     #[must_use]
@@ -137,6 +148,7 @@ impl Machine {
             Phase::EndingWrites { .. } | Phase::EndingEpoch { .. } | Phase::Demoting { .. } => {
                 Role::Demoting
             }
+            Phase::MustClone { behind, .. } if self.clones || *behind => Role::Cloning,
             Phase::Repairing { .. } | Phase::MustClone { .. } => Role::Repairing,
             Phase::Stopping => Role::Down,
             Phase::Witness => Role::Witness,
@@ -148,7 +160,7 @@ impl Machine {
     pub fn message(&self) -> &str {
         match &self.phase {
             Phase::Repairing { message, .. }
-            | Phase::MustClone { message }
+            | Phase::MustClone { message, .. }
             | Phase::Bypassed { why: message, .. } => message,
             _ => "",
         }
@@ -166,6 +178,7 @@ impl Machine {
         self.advance_demotion(&mut effects);
         self.lead(now, &mut effects);
         self.repair(now, &mut effects);
+        self.clone_server(now, &mut effects);
         self.stop(now, &mut effects);
         effects
     }
@@ -194,6 +207,13 @@ impl Machine {
             }
             Input::CaptureStopped { epoch } => self.over = self.over.max(Some(epoch)),
             Input::Server(event) => self.on_server(now, event, effects),
+            // In any other phase it is judged on the way to the next.
+            Input::Unmendable(found) if self.phase == Phase::Replica => match found {
+                JobResult::MustClone(why) => self.must_clone(now, false, why, effects),
+                JobResult::Behind(why) => self.must_clone(now, true, why, effects),
+                JobResult::Done | JobResult::Failed(_) => {}
+            },
+            Input::Unmendable(_) => {}
             Input::Bypassed { epoch, why } => self.on_bypassed(epoch, why, effects),
             Input::Peers(peers) => self.peers = peers,
             Input::Switchover { to } => {
@@ -273,12 +293,19 @@ impl Machine {
                 let message = self.message().to_owned();
                 self.begin_repair(now, message, effects);
             }
-            (_, JobResult::MustClone(message)) => {
-                effects.push(Effect::Report(format!(
-                    "this server must be cloned: {message}"
-                )));
-                self.mark_over();
-                self.phase = Phase::MustClone { message };
+            (_, JobResult::MustClone(why)) => self.must_clone(now, false, why, effects),
+            (_, JobResult::Behind(why)) => self.must_clone(now, true, why, effects),
+            (Job::Clone, JobResult::Failed(why)) => {
+                effects.push(Effect::Report(format!("the clone failed: {why}")));
+                if let Phase::MustClone { retry_at, .. } = &mut self.phase {
+                    *retry_at = now + self.timing.clone_retry;
+                }
+            }
+            (Job::Clone, JobResult::Done) => {
+                self.phase = Phase::Repairing {
+                    retry_at: Some(now),
+                    message: "cloned, and to be started".to_owned(),
+                };
             }
             (Job::Repair { .. }, JobResult::Failed(message)) => {
                 effects.push(Effect::Report(format!("repair failed: {message}")));
@@ -300,6 +327,19 @@ impl Machine {
                 self.phase = Phase::EndingEpoch { epoch }
             }
         }
+    }
+
+    fn must_clone(&mut self, now: Tick, behind: bool, message: String, effects: &mut Vec<Effect>) {
+        effects.push(Effect::Report(format!(
+            "this server must be cloned: {message}"
+        )));
+        self.mark_over();
+        self.replica_healthy = false;
+        self.phase = Phase::MustClone {
+            retry_at: now,
+            behind,
+            message,
+        };
     }
 
     /// The gate opens here and nowhere else.
@@ -477,6 +517,19 @@ impl Machine {
         // Only the first job of the process may find a server that is worth keeping.
         let adopt = self.next_job == JobId(1);
         self.start(Job::Repair { adopt }, effects);
+    }
+
+    fn clone_server(&mut self, now: Tick, effects: &mut Vec<Effect>) {
+        let Phase::MustClone {
+            retry_at, behind, ..
+        } = self.phase
+        else {
+            return;
+        };
+        let clones = self.clones || behind;
+        if clones && self.job.is_none() && self.stop_by.is_none() && retry_at <= now {
+            self.start(Job::Clone, effects);
+        }
     }
 
     fn stop(&mut self, now: Tick, effects: &mut Vec<Effect>) {

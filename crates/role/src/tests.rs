@@ -366,6 +366,50 @@ fn a_stop_hands_over_then_stops_the_server_cleanly() {
 }
 
 #[test]
+fn an_errant_replica_is_cloned_again_and_again_until_it_is_and_then_started() {
+    let mut node = Node::replica();
+    let message = || "it has more".to_owned();
+    let effects = node.step(Input::Unmendable(JobResult::MustClone(message())));
+    assert_eq!(starts(&effects), Some(Job::Clone));
+    assert_eq!(node.machine.role(true), quorate_types::Role::Cloning);
+    assert_eq!(starts(&node.lead(3)), None);
+    let (_, effects) = node.apply(leader(3, ME), None);
+    assert_eq!(effects, [], "it is not promoted");
+
+    assert_eq!(
+        starts(&node.finish(JobResult::Failed("no donor".to_owned()))),
+        None
+    );
+    assert_eq!(node.machine.message(), message());
+    node.now += node.machine.timing.clone_retry;
+    assert_eq!(starts(&node.step(Input::Tick)), Some(Job::Clone));
+    let effects = node.finish(JobResult::Done);
+    assert_eq!(starts(&effects), Some(Job::Repair { adopt: false }));
+}
+
+#[test]
+fn a_server_that_must_be_cloned_waits_as_it_is_where_that_is_wanted() {
+    let mut node = Node::replica();
+    node.machine.stop_instead_of_cloning();
+    let message = "it has more".to_owned();
+    let effects = node.step(Input::Unmendable(JobResult::MustClone(message)));
+    assert_eq!(starts(&effects), None);
+    node.now += ms(60_000);
+    assert_eq!(node.step(Input::Tick), []);
+    assert_eq!(node.machine.role(true), quorate_types::Role::Repairing);
+
+    let mut node = Node::replica();
+    node.machine.stop_instead_of_cloning();
+    let behind = JobResult::Behind("it lacks some".to_owned());
+    let effects = node.step(Input::Unmendable(behind));
+    assert_eq!(
+        starts(&effects),
+        Some(Job::Clone),
+        "there is nothing to look at"
+    );
+}
+
+#[test]
 fn a_refused_proposal_is_made_again_but_not_in_a_hot_loop() {
     let mut node = Node::replica();
     assert_eq!(node.lead(3), [propose(3, None)]);
@@ -392,6 +436,7 @@ fn input() -> impl Strategy<Value = Choice> {
         2 => Just(Choice::JobFailed),
         1 => Just(Choice::CaptureStopped),
         1 => Just(Choice::Exited),
+        1 => Just(Choice::Errant),
         1 => Just(Choice::Bypassed),
         1 => any::<bool>().prop_map(Choice::Health),
         1 => any::<bool>().prop_map(Choice::Peers),
@@ -411,6 +456,7 @@ enum Choice {
     JobFailed,
     CaptureStopped,
     Exited,
+    Errant,
     Bypassed,
     Health(bool),
     Peers(bool),
@@ -539,6 +585,7 @@ proptest! {
                     Some((epoch, _)) => Input::CaptureStopped { epoch },
                     None => Input::Tick,
                 },
+                Choice::Errant => Input::Unmendable(JobResult::MustClone("x".to_owned())),
                 Choice::Bypassed => match node.machine.applied.epoch {
                     Some((epoch, _)) => Input::Bypassed { epoch, why: "x".to_owned() },
                     None => Input::Tick,

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::cluster::{Members, Settings};
 use crate::gtid::Gtid;
 use crate::gtid_set::GtidSet;
-use crate::ids::{Epoch, LogIndex, NodeId};
+use crate::ids::{Epoch, Incarnation, LogIndex, NodeId};
 
 /// The payload of one log entry (DESIGN 3).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub enum Command {
         gtid_set: GtidSet,
         checksum: u64,
     },
+    /// The permit to clone a member, or its end.
+    Cloning(Cloning),
     /// Up to which log index (inclusive) the index of accepted transactions is trimmed.
     Purge {
         upto: LogIndex,
@@ -27,6 +29,28 @@ pub enum Command {
     Fragment(Fragment),
     Members(Members),
     Settings(Settings),
+}
+
+/// Begins or ends a permit to clone (DESIGN 4): one is open at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cloning {
+    /// Of the permit. Each has the next number, so that the end of an old one, proposed late, does
+    /// not end the one after it.
+    pub sequence: u64,
+    /// None ends the permit.
+    pub permit: Option<ClonePermit>,
+}
+
+/// Who may replace its data by a copy of whose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClonePermit {
+    pub recipient: NodeId,
+    /// Of the recipient: a member that came back with a new Raft folder is another one.
+    pub incarnation: Incarnation,
+    pub donor: NodeId,
+    /// While the permit is open nothing after this is purged: the donor executed everything up to
+    /// here, so a copy of it finds what it lacks in the log.
+    pub pinned: LogIndex,
 }
 
 /// Where events were captured: what a reader needs to make sense of them.

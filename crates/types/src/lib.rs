@@ -19,7 +19,8 @@ mod secret;
 
 pub use cluster::{ClusterView, Member, Members, NodeView, Role, Settings};
 pub use command::{
-    BinlogSource, Command, FRAGMENT_FIRST, Fragment, FragmentEnd, Transaction, TransactionBatch,
+    BinlogSource, ClonePermit, Cloning, Command, FRAGMENT_FIRST, Fragment, FragmentEnd,
+    Transaction, TransactionBatch,
 };
 pub use gtid::{Gtid, GtidParseError, SourceId, Tag, Uuid};
 pub use gtid_set::{GtidSet, Interval};

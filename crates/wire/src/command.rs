@@ -1,8 +1,8 @@
 use bytes::Bytes;
 use prost::Message;
 use quorate_types::{
-    BinlogSource, Command, Fragment, FragmentEnd, GtidSet, LogIndex, NodeId, Settings, Transaction,
-    TransactionBatch,
+    BinlogSource, ClonePermit, Cloning, Command, Fragment, FragmentEnd, GtidSet, Incarnation,
+    LogIndex, NodeId, Settings, Transaction, TransactionBatch,
 };
 use v1::payload::Kind;
 
@@ -39,6 +39,7 @@ impl From<&Command> for v1::Payload {
                 gtid_set: gtid_set.to_wire().into(),
                 checksum: *checksum,
             }),
+            Command::Cloning(cloning) => Kind::Cloning(cloning.into()),
             Command::Purge { upto } => Kind::Purge(v1::Purge { upto: upto.0 }),
             Command::Transactions(batch) => Kind::Transactions(batch.into()),
             Command::Fragment(fragment) => Kind::Fragment(fragment.into()),
@@ -64,6 +65,7 @@ impl TryFrom<v1::Payload> for Command {
                 gtid_set: GtidSet::try_from_wire(&baseline.gtid_set)?,
                 checksum: baseline.checksum,
             },
+            Kind::Cloning(cloning) => Self::Cloning(cloning.into()),
             Kind::Purge(purge) => Self::Purge {
                 upto: LogIndex(purge.upto),
             },
@@ -74,6 +76,34 @@ impl TryFrom<v1::Payload> for Command {
                 apply_level: settings.apply_level,
             }),
         })
+    }
+}
+
+impl From<&Cloning> for v1::Cloning {
+    fn from(cloning: &Cloning) -> Self {
+        Self {
+            sequence: cloning.sequence,
+            permit: cloning.permit.map(|permit| v1::ClonePermit {
+                recipient: permit.recipient.0,
+                incarnation: permit.incarnation.0,
+                donor: permit.donor.0,
+                pinned_index: permit.pinned.0,
+            }),
+        }
+    }
+}
+
+impl From<v1::Cloning> for Cloning {
+    fn from(cloning: v1::Cloning) -> Self {
+        Self {
+            sequence: cloning.sequence,
+            permit: cloning.permit.map(|permit| ClonePermit {
+                recipient: NodeId(permit.recipient),
+                incarnation: Incarnation(permit.incarnation),
+                donor: NodeId(permit.donor),
+                pinned: LogIndex(permit.pinned_index),
+            }),
+        }
     }
 }
 

@@ -4,11 +4,13 @@
 //! entry holds. The rules change only with a committed apply level, see [`State::understands`].
 
 mod codec;
+mod permit;
 mod record;
 mod snapshot;
 mod state;
 
 pub use codec::CodecError;
+pub use permit::Permits;
 pub use record::{AcceptedItem, AcceptedRecord, Place};
 pub use snapshot::{Snapshot, SnapshotRecord};
 pub use state::{APPLY_LEVEL, State};

@@ -1,7 +1,11 @@
 use bytes::Bytes;
-use quorate_types::{Command, Epoch, Gtid, GtidSet, LeaderId, LogId, LogIndex, NodeId, Term};
+use quorate_types::{
+    ClonePermit, Command, Epoch, Gtid, GtidSet, Incarnation, LeaderId, LogId, LogIndex, NodeId,
+    Term,
+};
 
 use super::codec::{CodecError, Reader, put_bytes, put_gtid, put_number};
+use super::permit::Permits;
 use super::record::AcceptedRecord;
 use super::state::{Baseline, CurrentEpoch, OpenTransaction, State};
 
@@ -32,7 +36,7 @@ impl From<&AcceptedRecord> for SnapshotRecord {
 }
 
 /// The last byte is the version.
-const MAGIC: [u8; 8] = *b"QRTSNAP\x01";
+const MAGIC: [u8; 8] = *b"QRTSNAP\x02";
 
 impl Snapshot {
     /// Equal snapshots have equal bytes, on every node.
@@ -133,6 +137,39 @@ fn put_state(out: &mut Vec<u8>, state: &State) {
         put_bytes(out, &quorate_wire::encode_command(&command));
     }
     put_number(out, state.purged.0);
+    put_permits(out, state.permits);
+}
+
+fn put_permits(out: &mut Vec<u8>, permits: Permits) {
+    put_number(out, permits.last_sequence);
+    match permits.open {
+        None => out.push(0),
+        Some(permit) => {
+            out.push(1);
+            put_number(out, permit.recipient.0);
+            out.extend_from_slice(&permit.incarnation.0.to_le_bytes());
+            put_number(out, permit.donor.0);
+            put_number(out, permit.pinned.0);
+        }
+    }
+}
+
+fn read_permits(reader: &mut Reader<'_>) -> Result<Permits, CodecError> {
+    let last_sequence = reader.number()?;
+    let open = match reader.array()? {
+        [0] => None,
+        [1] => Some(ClonePermit {
+            recipient: NodeId(reader.number()?),
+            incarnation: Incarnation(u64::from_le_bytes(reader.array()?)),
+            donor: NodeId(reader.number()?),
+            pinned: LogIndex(reader.number()?),
+        }),
+        _ => return Err(CodecError::Illegal("permit to clone")),
+    };
+    Ok(Permits {
+        last_sequence,
+        open,
+    })
 }
 
 fn read_state(reader: &mut Reader<'_>) -> Result<State, CodecError> {
@@ -177,6 +214,7 @@ fn read_state(reader: &mut Reader<'_>) -> Result<State, CodecError> {
         members,
         settings,
         purged: LogIndex(reader.number()?),
+        permits: read_permits(reader)?,
     })
 }
 

@@ -3,6 +3,7 @@ use quorate_types::{
     Outcome, Rejection, Settings, TransactionBatch,
 };
 
+use super::permit::Permits;
 use super::record::{AcceptedItem, AcceptedRecord, Place};
 
 /// The highest apply level whose rules are in this program.
@@ -23,6 +24,7 @@ pub struct State {
     pub(super) members: Members,
     pub(super) settings: Settings,
     pub(super) purged: LogIndex,
+    pub(super) permits: Permits,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +68,7 @@ impl Default for State {
             members: Members::new(),
             settings: Settings::default(),
             purged: LogIndex::ZERO,
+            permits: Permits::default(),
         }
     }
 }
@@ -121,6 +124,12 @@ impl State {
         self.purged
     }
 
+    /// The open permit to clone with its sequence, and the sequence of the last one.
+    #[must_use]
+    pub fn permits(&self) -> Permits {
+        self.permits
+    }
+
     /// Of the data that the first server brought, if it brought any.
     #[must_use]
     pub fn baseline_checksum(&self) -> Option<u64> {
@@ -143,6 +152,10 @@ impl State {
         let outcome = match command {
             Command::SetPrimary { node } => self.on_set_primary(id, *node),
             Command::Baseline { gtid_set, checksum } => self.on_baseline(gtid_set, *checksum),
+            Command::Cloning(cloning) => match self.permits.apply(*cloning, &self.members) {
+                true => Outcome::Done,
+                false => Outcome::Ignored,
+            },
             Command::Purge { upto } => self.on_purge(id, *upto),
             Command::Transactions(batch) => return self.on_transactions(id, batch),
             Command::Fragment(fragment) => return self.on_fragment(id, fragment),
@@ -190,6 +203,8 @@ impl State {
         // What comes later, or is not whole yet, cannot have been executed by anybody.
         let before_open = self.open_since().map(|first| first.0.saturating_sub(1));
         let bound = before_open.unwrap_or(id.index.0).min(id.index.0);
+        // A copy that is being made lacks what comes after the pin, and finds it in the log only.
+        let bound = self.permits.pinned().map_or(bound, |pin| bound.min(pin.0));
         let upto = LogIndex(upto.0.min(bound));
         if upto <= self.purged {
             return Outcome::Ignored;

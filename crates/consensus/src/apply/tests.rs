@@ -4,9 +4,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proptest::prelude::*;
 use quorate_types::{
-    BinlogSource, Command, Epoch, FRAGMENT_FIRST, Fragment, FragmentEnd, Gtid, GtidSet, LeaderId,
-    LogId, LogIndex, Member, NodeId, Outcome, Rejection, Settings, SourceId, Tag, Term,
-    Transaction, TransactionBatch, Uuid,
+    BinlogSource, ClonePermit, Cloning, Command, Epoch, FRAGMENT_FIRST, Fragment, FragmentEnd,
+    Gtid, GtidSet, Incarnation, LeaderId, LogId, LogIndex, Member, NodeId, Outcome, Rejection,
+    Settings, SourceId, Tag, Term, Transaction, TransactionBatch, Uuid,
 };
 
 use super::*;
@@ -23,7 +23,7 @@ struct Choice {
 }
 
 fn choices() -> impl Strategy<Value = Vec<Choice>> {
-    let choice = (0..16_u8, 0..24_u8, any::<u8>(), any::<u8>());
+    let choice = (0..18_u8, 0..24_u8, any::<u8>(), any::<u8>());
     let choice = choice.prop_map(|(kind, spoil, a, b)| Choice { kind, spoil, a, b });
     prop::collection::vec(choice, 0..80)
 }
@@ -114,7 +114,12 @@ fn next_command(state: &State, id: LogId, fresh: u64, choice: Choice) -> Command
         4 => Command::Purge {
             upto: LogIndex(choice.a.into()),
         },
-        5 => Command::Members([(NodeId(choice.a.into()), Member::default())].into()),
+        5 => Command::Members(
+            [choice.a % 8, choice.b % 8]
+                .map(|node| (NodeId(node.into()), Member::default()))
+                .into(),
+        ),
+        16 | 17 => cloning(state, choice),
         6 => Command::Settings(Settings {
             apply_level: u32::from(choice.a % 2),
         }),
@@ -140,6 +145,24 @@ fn next_command(state: &State, id: LogId, fresh: u64, choice: Choice) -> Command
             fragment(epoch, number, gtid, part, end)
         }
     }
+}
+
+/// A permit while none is open, else its end; sometimes the other way round, or out of turn.
+fn cloning(state: &State, choice: Choice) -> Command {
+    let spoilt = |number| choice.spoil == number;
+    let begins = state.permits.open.is_none() != spoilt(0);
+    let mut members = state.members.iter();
+    let mut member = || members.next().map_or(NodeId(9), |(node, _)| *node);
+    let permit = ClonePermit {
+        recipient: member(),
+        incarnation: Incarnation(u64::from(spoilt(1))),
+        donor: member(),
+        pinned: LogIndex(choice.a.into()),
+    };
+    Command::Cloning(Cloning {
+        sequence: state.permits.last_sequence + u64::from(begins) + u64::from(spoilt(2)),
+        permit: begins.then_some(permit),
+    })
 }
 
 fn make_log(choices: &[Choice]) -> Log {
@@ -268,7 +291,7 @@ fn the_generator_reaches_every_outcome() {
     for _ in 0..400 {
         let choices: Vec<Choice> = (0..60)
             .map(|_| Choice {
-                kind: next(16),
+                kind: next(18),
                 spoil: next(24),
                 a: next(256),
                 b: next(256),
@@ -280,6 +303,9 @@ fn the_generator_reaches_every_outcome() {
             let name = match (command, outcome) {
                 (Command::Baseline { .. }, Outcome::Done) => "baseline",
                 (Command::Baseline { .. }, Outcome::Ignored) => "late baseline",
+                (Command::Cloning(one), Outcome::Done) if one.permit.is_some() => "permit",
+                (Command::Cloning(_), Outcome::Done) => "end of a permit",
+                (Command::Cloning(_), _) => "permit out of turn",
                 (Command::SetPrimary { .. }, Outcome::Ignored) => "foreign primary",
                 (_, Outcome::PrimarySet { epoch: None }) => "no primary",
                 (_, Outcome::PrimarySet { epoch: Some(_) }) => "primary",
@@ -306,7 +332,8 @@ fn the_generator_reaches_every_outcome() {
             *seen.entry(name).or_default() += 1;
         }
     }
-    assert_eq!(seen.len(), 18, "{seen:#?}");
+    assert_eq!(seen.len(), 21, "{seen:#?}");
 }
 
+mod permits;
 mod rules;

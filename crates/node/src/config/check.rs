@@ -10,7 +10,7 @@ use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
 use super::finding::line_column;
-use super::{Config, Dial, Finding, Listen, Log, Mysqld, Peer, ReadOnly, Timing, Tls};
+use super::{Config, Dial, Finding, Listen, Log, Mysqld, Peer, ReadOnly, Repair, Timing, Tls};
 
 /// The file as written, before addresses are parsed and values are judged together.
 #[derive(Deserialize)]
@@ -29,6 +29,8 @@ struct Raw {
     timing: Timing,
     #[serde(default)]
     read_only: ReadOnly,
+    #[serde(default)]
+    repair: Repair,
     #[serde(default)]
     log: Log,
 }
@@ -141,6 +143,7 @@ impl Check<'_> {
             }),
             timing: raw.timing,
             read_only: raw.read_only,
+            repair: raw.repair,
             log: Log {
                 file: raw.log.file.map(|file| folder.join(file)),
                 ..raw.log

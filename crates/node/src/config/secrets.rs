@@ -17,6 +17,8 @@ pub struct Secrets {
     pub capture: Secret,
     /// Of the account `quorate_feed`, with which replicas log in to the feed.
     pub feed: Secret,
+    /// Of the account `quorate_clone`, as which another node's server copies this node's.
+    pub clone: Secret,
 }
 
 /// Why the passwords could not be loaded or saved.
@@ -31,8 +33,8 @@ pub enum SecretsError {
     ReadableByOthers { file: PathBuf, mode: u32 },
     // The parser's own message would quote the line, and with it a password.
     #[error(
-        "the secrets file {} line {line} is wrong: it has `control`, `capture` and `feed`, each a \
-         text of 1 to 32 characters",
+        "the secrets file {} line {line} is wrong: it has `control`, `capture`, `feed` and `clone`, each \
+         a text of 1 to 32 characters",
         file.display()
     )]
     Invalid { file: PathBuf, line: usize },
@@ -48,6 +50,7 @@ struct Raw {
     control: String,
     capture: String,
     feed: String,
+    clone: String,
 }
 
 /// 128 bits each: as good as a key. Not more, since as text they are as long as MySQL takes a
@@ -63,6 +66,7 @@ impl Secrets {
             control: draw()?,
             capture: draw()?,
             feed: draw()?,
+            clone: draw()?,
         })
     }
 
@@ -77,10 +81,11 @@ impl Secrets {
                 .open(file)?;
             let text = format!(
                 "# Passwords of Quorate's own accounts. The same file, mode 0600, on every node.\n\
-                 control = \"{}\"\ncapture = \"{}\"\nfeed = \"{}\"\n",
+                 control = \"{}\"\ncapture = \"{}\"\nfeed = \"{}\"\nclone = \"{}\"\n",
                 self.control.expose(),
                 self.capture.expose(),
-                self.feed.expose()
+                self.feed.expose(),
+                self.clone.expose()
             );
             out.write_all(text.as_bytes())?;
             out.sync_all()
@@ -114,7 +119,7 @@ impl Secrets {
         };
         let raw: Raw = toml::from_str(&text)
             .map_err(|error| invalid(error.span().map_or(0, |span| span.start)))?;
-        if [&raw.control, &raw.capture, &raw.feed]
+        if [&raw.control, &raw.capture, &raw.feed, &raw.clone]
             .iter()
             .any(|text| text.is_empty() || text.len() > PASSWORD_LEN_MAX)
         {
@@ -124,6 +129,7 @@ impl Secrets {
             control: Secret::new(raw.control),
             capture: Secret::new(raw.capture),
             feed: Secret::new(raw.feed),
+            clone: Secret::new(raw.clone),
         })
     }
 }

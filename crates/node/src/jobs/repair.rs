@@ -24,6 +24,7 @@ impl<N: Net, H: Host> JobContext<N, H> {
         adopt: bool,
     ) -> Result<(), JobError> {
         server.forget_sessions();
+        super::clone::clear_beside(&server.host).await?;
         self.own_groups.forget();
         if server.host.data_folder_exists() && !server.host.claim()? {
             return Err(JobError::Failed(
@@ -96,7 +97,13 @@ impl<N: Net, H: Host> JobContext<N, H> {
                     .to_owned(),
             )
         })?;
-        if (marker.cluster, marker.node) != (self.cluster, self.node) {
+        if marker.cluster == self.cluster && marker.node != self.node {
+            return Err(JobError::MustClone(format!(
+                "the data folder is a copy of node {}'s",
+                marker.node
+            )));
+        }
+        if marker.cluster != self.cluster {
             return Err(JobError::Failed(format!(
                 "the data folder belongs to node {} of cluster {}, this is node {} of cluster {}: it is \
                  left alone. Move it away, and this node gets the data anew",
@@ -147,7 +154,7 @@ impl<N: Net, H: Host> JobContext<N, H> {
 
     /// Applies through a read index obtained now, and on to the end of the server's last epoch:
     /// until then something of it may still become accepted (DESIGN 4, Repair).
-    async fn settle(&self, last_epoch: Option<Epoch>) {
+    pub(super) async fn settle(&self, last_epoch: Option<Epoch>) {
         while let Err(error) = self.consensus.barrier().await {
             tracing::debug!(
                 error = &error as &dyn std::error::Error,
@@ -171,6 +178,7 @@ impl<N: Net, H: Host> JobContext<N, H> {
         let accounts = Accounts {
             control: server.logins.control.clone(),
             capture: server.logins.capture.clone(),
+            clone: self.clone.password.clone(),
         };
         Ok(accounts.install(&mut root).await?)
     }
@@ -194,6 +202,14 @@ impl<N: Net, H: Host> JobContext<N, H> {
             return Err(JobError::MustClone(format!(
                 "it has transactions that were never accepted: {errant}"
             )));
+        }
+        if let Err(error) = self.consensus.accepted_log().seek(&executed).await {
+            return Err(match error {
+                quorate_consensus::ReadError::Purged { .. } => {
+                    JobError::Behind(format!("it is too old: {error}"))
+                }
+                error => JobError::Failed(format!("look for what it lacks: {}", chain(&error))),
+            });
         }
         self.doing("starting replication");
         let session = server.session(&self.net).await?;

@@ -20,6 +20,10 @@ impl<N: Net, H: Host> JobContext<N, H> {
         clean: bool,
     ) -> Result<(), JobError> {
         self.doing("stopping mysqld");
+        // A clone that was under way left its own server running.
+        if let Err(error) = super::clone::clear_beside(&server.host).await {
+            tracing::warn!("end the clone: {}", crate::server::chain(&error));
+        }
         let safe = clean && self.is_safe_replica(server).await;
         if let (true, Some(process)) = (safe, server.process()) {
             server.running.send_replace(None);

@@ -152,6 +152,7 @@ async fn no_byte_that_the_server_writes_after_the_gate_closed_reaches_a_client()
         tls: None,
         node: NodeId(1),
         is_member: Arc::new(|_| true),
+        may_clone: Arc::new(|_| false),
         server,
         metrics: Metrics::default(),
     });
@@ -221,7 +222,7 @@ async fn strangers_and_strays_are_refused_with_the_reason() {
             },
             RefusalReason::NotAMember,
         ),
-        (hello(Purpose::Clone), RefusalReason::Unsupported),
+        (hello(Purpose::Clone), RefusalReason::NotServing),
     ];
     for (hello, reason) in cases {
         assert_eq!(refusal(&cluster, hello).await, reason);
@@ -309,6 +310,7 @@ async fn a_server_that_is_down_is_said_to_be_down() {
         tls: None,
         node: NodeId(1),
         is_member: Arc::new(|_| true),
+        may_clone: Arc::new(|_| false),
         server: Endpoint::Tcp("nowhere:1".to_owned()),
         metrics: Metrics::default(),
     });
@@ -346,6 +348,7 @@ async fn start_with_tls() -> (MemoryNet, impl Fn(u64) -> Tls) {
         tls: Some(load(1)),
         node: NodeId(1),
         is_member: Arc::new(|_| true),
+        may_clone: Arc::new(|_| false),
         server: Endpoint::Tcp("node-1:5".to_owned()),
         metrics: Metrics::default(),
     });
@@ -374,4 +377,49 @@ async fn with_tls_a_member_cannot_speak_for_another() {
             assert_eq!(client.read(8).await, b"question");
         }
     }
+}
+
+/// The permit decides and nothing else: neither a lease nor a role.
+#[tokio::test(start_paused = true)]
+async fn clone_traffic_passes_while_the_permit_is_open_and_no_longer() {
+    let cluster = one_node().await;
+    let node = cluster.node(1);
+    *node.permit.lock().unwrap() = Some(NodeId(3));
+    let not_its_permit = refusal(&cluster, hello(Purpose::Clone)).await;
+    assert_eq!(not_its_permit, RefusalReason::NotServing);
+
+    *node.permit.lock().unwrap() = Some(NodeId(2));
+    let mut client = open(&cluster, Purpose::Clone).await;
+    client.round_trip(b"a page").await;
+    assert_eq!(node.gate.primary_sessions(), 0, "no epoch waits for it");
+
+    *node.permit.lock().unwrap() = None;
+    client.send(b"another").await;
+    assert_eq!(client.rest().await, b"");
+    assert_eq!(*node.received.lock().unwrap(), b"a page");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recipient_waits_for_the_donor_to_learn_of_the_permit() {
+    let cluster = one_node().await;
+    let listener = cluster.net.listen(&Endpoint::Tcp("way".to_owned())).await;
+    let received = Arc::default();
+    let way = crate::CloneWay {
+        net: cluster.net.clone(),
+        tls: None,
+        cluster: CLUSTER,
+        recipient: NodeId(2),
+        donor: NodeId(1),
+        gate: Some(gate_port(NodeId(1))),
+        received: Arc::clone(&received),
+        failure: Arc::default(),
+    };
+    tokio::spawn(way.run(listener.unwrap()));
+    let connected = cluster.net.connect(&Endpoint::Tcp("way".to_owned())).await;
+    let mut client = Client(connected.unwrap());
+    sleep(Duration::from_secs(1)).await;
+    *cluster.node(1).permit.lock().unwrap() = Some(NodeId(2));
+    client.greeted_by().await;
+    client.round_trip(b"a page").await;
+    assert!(received.load(Ordering::Relaxed) > 0);
 }

@@ -117,6 +117,20 @@ fn fragment() -> impl Strategy<Value = Fragment> {
     )
 }
 
+fn cloning() -> impl Strategy<Value = Cloning> {
+    let permit =
+        any::<(u64, u64, u64, u64)>().prop_map(|(recipient, incarnation, donor, pinned)| {
+            ClonePermit {
+                recipient: NodeId(recipient),
+                incarnation: Incarnation(incarnation),
+                donor: NodeId(donor),
+                pinned: LogIndex(pinned),
+            }
+        });
+    (any::<u64>(), prop::option::of(permit))
+        .prop_map(|(sequence, permit)| Cloning { sequence, permit })
+}
+
 fn command() -> impl Strategy<Value = Command> {
     let node = any::<u64>().prop_map(NodeId);
     prop_oneof![
@@ -126,6 +140,7 @@ fn command() -> impl Strategy<Value = Command> {
         any::<u64>().prop_map(|upto| Command::Purge {
             upto: LogIndex(upto)
         }),
+        cloning().prop_map(Command::Cloning),
         batch().prop_map(Command::Transactions),
         fragment().prop_map(Command::Fragment),
         prop::collection::btree_map(node, member(), 0..5).prop_map(Command::Members),
@@ -185,8 +200,8 @@ fn decoding_copies_no_event() {
 
 #[test]
 fn a_payload_of_an_unknown_kind_is_told_from_damage() {
-    // Field 3, the kind that is reserved; field 100; and nothing at all.
-    for bytes in [&[0x1a, 0x02, 0x08, 0x01][..], &[0xa2, 0x06, 0x00], &[]] {
+    // Fields 9 and 100, and nothing at all.
+    for bytes in [&[0x4a, 0x02, 0x08, 0x01][..], &[0xa2, 0x06, 0x00], &[]] {
         let error = decode_command(Bytes::copy_from_slice(bytes)).unwrap_err();
         assert!(error.is_unknown_payload(), "{error}");
     }
@@ -214,6 +229,19 @@ fn values_outside_their_range_are_refused() {
         members: vec![v1::Member::default(), v1::Member::default()],
     };
     assert!(quorate_types::Members::try_from(twice).is_err());
+}
+
+fn sample_cloning(begins: bool) -> Command {
+    let permit = ClonePermit {
+        recipient: NodeId(3),
+        incarnation: Incarnation(0xfeed),
+        donor: NodeId(2),
+        pinned: LogIndex(299),
+    };
+    Command::Cloning(Cloning {
+        sequence: 5,
+        permit: begins.then_some(permit),
+    })
 }
 
 /// One command of each kind, with every field set, for the golden files.
@@ -245,6 +273,8 @@ fn sample(kind: &str) -> Command {
             gtid_set: format!("{uuid}:1-5:7:blue:1-3").parse().unwrap(),
             checksum: 0x0123_4567_89ab_cdef,
         },
+        "cloning" => sample_cloning(true),
+        "cloning_end" => sample_cloning(false),
         "purge" => Command::Purge {
             upto: LogIndex(299),
         },
@@ -287,7 +317,7 @@ fn sample(kind: &str) -> Command {
     }
 }
 
-const GOLDEN: [(&str, &str); 8] = [
+const GOLDEN: [(&str, &str); 10] = [
     (
         "set_primary",
         include_str!("../../testdata/set_primary.hex"),
@@ -297,6 +327,11 @@ const GOLDEN: [(&str, &str); 8] = [
         include_str!("../../testdata/set_primary_none.hex"),
     ),
     ("baseline", include_str!("../../testdata/baseline.hex")),
+    ("cloning", include_str!("../../testdata/cloning.hex")),
+    (
+        "cloning_end",
+        include_str!("../../testdata/cloning_end.hex"),
+    ),
     ("purge", include_str!("../../testdata/purge.hex")),
     (
         "transactions",

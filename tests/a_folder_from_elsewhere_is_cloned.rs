@@ -1,0 +1,105 @@
+//! A data folder that is another node's, or an older one of the same node, is recognised before its
+//! server starts, and replaced by a clone.
+
+use std::time::Duration;
+
+use quorate_tests::{
+    Cluster, Options, Signal, Sql, Writer, assert_nothing_beside, assert_rows_survived,
+    assert_servers_equal, copy_folder, wait_for,
+};
+use quorate_types::NodeId;
+
+/// What the faults of this story make the sidecars say.
+const EXPECTED: &[&str] = &[
+    "this server must be cloned: the data folder is a copy of node ",
+    "this server must be cloned: the data folder is not the one that goes with the Raft folder",
+    // The leader may choose a donor of whose end it has not heard yet.
+    "the clone failed: a copy of node ",
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_from_elsewhere_is_cloned() {
+    let program = env!("CARGO_BIN_EXE_quorate-under-test");
+    let mut cluster = Cluster::start("foreign-folder", program, Options::default()).await;
+    let ports = cluster.read_write_ports();
+    let mut sql = Sql::port(ports[0]).await.expect("a session");
+    sql.run(Writer::TABLE).await.expect("make the table");
+    let primary = cluster.wait_for_primary(Duration::from_secs(10)).await;
+    let others = cluster.others(primary);
+    let (node, other) = (others[0], others[1]);
+    let uuid = server_uuid(&cluster, node).await;
+    let writer = Writer::start(vec![cluster.node(primary).ports.read_write], 2);
+
+    // An older folder of the same node, brought back after it has been used again.
+    kill(&mut cluster, node).await;
+    let (data, image) = (
+        cluster.node(node).dir.join("mysql"),
+        cluster.dir.join("image"),
+    );
+    copy_folder(&data, &image);
+    cluster.node_mut(node).start(false);
+    cluster.wait_until_whole(Duration::from_secs(60)).await;
+    kill(&mut cluster, node).await;
+    replace(&image, &data);
+    start_and_see_it_cloned(
+        &mut cluster,
+        node,
+        "not the one that goes with the Raft folder",
+    )
+    .await;
+
+    // Another node's folder, as it was when that node ran.
+    kill(&mut cluster, node).await;
+    kill(&mut cluster, other).await;
+    let copied = cluster.node(other).dir.join("mysql");
+    replace(&copied, &data);
+    cluster.node_mut(other).start(false);
+    start_and_see_it_cloned(&mut cluster, node, &format!("a copy of node {other}'s")).await;
+
+    assert_eq!(
+        server_uuid(&cluster, node).await,
+        uuid,
+        "it has its own uuid again"
+    );
+    assert_ne!(server_uuid(&cluster, other).await, uuid);
+    let outcomes = writer.finish().await;
+    assert_servers_equal(&cluster.sockets(), Duration::from_secs(30)).await;
+    assert_rows_survived(&cluster.sockets(), &outcomes, &outcomes.acknowledged).await;
+    let expected = [EXPECTED, Cluster::PEER_LOST].concat();
+    assert_eq!(cluster.unexpected_log_lines(&expected), [] as [String; 0]);
+    cluster.stop().await;
+}
+
+async fn start_and_see_it_cloned(cluster: &mut Cluster, node: NodeId, why: &str) {
+    cluster.node_mut(node).start(false);
+    let bound = Duration::from_secs(30);
+    let message = cluster.wait_for_role(node, "cloning", why, bound).await;
+    println!("node {node}: {message}");
+    cluster.wait_until_whole(Duration::from_secs(60)).await;
+    assert_nothing_beside(cluster.node(node));
+}
+
+/// Ends sidecar and server, and returns when the server is gone.
+async fn kill(cluster: &mut Cluster, node: NodeId) {
+    let node = cluster.node_mut(node);
+    node.signal(Signal::KILL);
+    node.signal_mysqld(Signal::KILL);
+    node.kill();
+    let gone = wait_for(Duration::from_secs(10), async || {
+        node.mysqld_pid().is_none()
+    })
+    .await;
+    assert!(gone, "mysqld of node {} does not end", node.id);
+}
+
+fn replace(from: &std::path::Path, data: &std::path::Path) {
+    std::fs::remove_dir_all(data).expect("remove the folder");
+    copy_folder(from, data);
+}
+
+async fn server_uuid(cluster: &Cluster, node: NodeId) -> String {
+    let mut sql = Sql::socket(&cluster.node(node).socket())
+        .await
+        .expect("a server");
+    sql.value("SELECT @@server_uuid").await.expect("its uuid")
+}
