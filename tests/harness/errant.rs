@@ -1,5 +1,7 @@
 use std::path::Path;
+use std::time::Duration;
 
+use crate::cluster::wait_for;
 use crate::node_process::NodeProcess;
 use crate::sql::Sql;
 
@@ -14,6 +16,12 @@ pub async fn make_errant(node: &NodeProcess) {
     let mut sql = Sql::socket(&node.socket())
         .await
         .expect("root on the socket");
+    // A commit does not wait for a replica to apply it.
+    let table = "SELECT COUNT(*) FROM app.written";
+    let there = wait_for(Duration::from_secs(10), async || {
+        sql.value(table).await.is_ok()
+    });
+    assert!(there.await, "the replica never has the table");
     for statement in [
         "SET GLOBAL read_only=OFF",
         &format!("INSERT INTO app.written VALUES ({ERRANT_ID}, 'by hand')"),

@@ -77,10 +77,12 @@ impl<N: Net, H: Host> JobContext<N, H> {
         let accepted = match result {
             Ok(accepted) => accepted,
             Err(error) => {
-                let mut failed = self.clone.failed.lock();
-                let failed = failed.as_mut().map_err(|error| error.get_mut());
-                let (Ok(failed) | Err(failed)) = failed;
-                failed.insert(granted.donor, Instant::now());
+                if !is_busy(&error) {
+                    let mut failed = self.clone.failed.lock();
+                    let failed = failed.as_mut().map_err(|error| error.get_mut());
+                    let (Ok(failed) | Err(failed)) = failed;
+                    failed.insert(granted.donor, Instant::now());
+                }
                 let error = JobError::Failed(format!(
                     "a copy of node {}: {}",
                     granted.donor,
@@ -321,6 +323,12 @@ impl<N: Net, H: Host> JobContext<N, H> {
         wait_until_free(cloned).await?;
         Ok(accepted)
     }
+}
+
+/// Whether the donor has not noticed yet that an earlier clone ended (its error 3634, which the
+/// recipient's server wraps into its own): it is as good as before in a moment.
+fn is_busy(error: &JobError) -> bool {
+    chain(error).contains("Clone Donor Error: 3634")
 }
 
 /// Ends what an earlier clone left running, and removes its folders. The data folder stays.
