@@ -153,6 +153,26 @@ async fn a_fragmented_transaction_comes_as_one_whatever_its_parts() {
 }
 
 #[tokio::test]
+async fn no_more_transactions_run_beside_each_other_than_a_replica_has_workers() {
+    let builder = builder(ChecksumAlgorithm::Crc32);
+    let mut events = builder.insert(gtid(1), 100, 1, b"row");
+    // Its source lets it run beside all that come before it.
+    events[0] = builder.gtid(gtid(1), 0, 100);
+    let mut expected = bodies(joined(&events), ChecksumAlgorithm::Crc32);
+    let allowed = builder.gtid(gtid(1), 100 - i64::from(options().parallel_max), 100);
+    expected[0] = bodies(allowed, ChecksumAlgorithm::Crc32).remove(0);
+    for part_bytes in [1, 30, 50, 1 << 20] {
+        let log = FakeLog::new();
+        let one = source("binlog.000001");
+        log.append_parts(epoch(1, 1), &one, gtid(1), &joined(&events), part_bytes);
+        let feed = TestFeed::start(&log);
+        // The consumer checks the checksums.
+        let mut consumer = Consumer::attach(&feed, &set("")).await;
+        assert_eq!(consumer.transaction().await, (gtid(1), expected.clone()));
+    }
+}
+
+#[tokio::test]
 async fn an_event_over_16_mib_crosses_parts_and_packets() {
     let log = FakeLog::new();
     let (gtid, events) = insert_of(1, (33 << 20) + 5);
