@@ -26,7 +26,7 @@ pub use self::overlay::SledReader;
 const MOVE_BYTES: u64 = 256 << 10;
 /// A group that is larger gains nothing from the journal: sled gets it at once.
 const JOURNALED_BYTES_MAX: u64 = 1 << 20;
-/// What nobody syncs is given to sled unsynced before it takes more memory than this.
+/// What nobody syncs is given to sled before it takes more memory than this.
 const FRESH_BYTES_MAX: u64 = 4 << 20;
 
 /// How a [`SledDisk`] is to be opened.
@@ -163,6 +163,7 @@ impl SledDisk {
         writes.into_iter().try_for_each(|write| self.take(write))?;
         if self.fresh_bytes > FRESH_BYTES_MAX {
             self.settle()?;
+            self.sync_base()?;
         }
         Ok(())
     }
@@ -200,6 +201,9 @@ impl SledDisk {
     }
 
     /// Syncs sled; nothing of the journal is needed any more.
+    ///
+    /// What sled gets is synced soon: it writes new contents over what it believes to have copied
+    /// elsewhere for good, while only a sync makes the copy so.
     fn sync_base(&mut self) -> Result<(), Error> {
         self.base.sync()?;
         self.base_unsynced = false;
@@ -248,7 +252,10 @@ impl LogDisk for SledDisk {
         if self.journaled_bytes < MOVE_BYTES {
             return Ok(());
         }
-        self.step(Self::move_on)
+        self.step(|disk| {
+            disk.move_on()?;
+            disk.sync_base()
+        })
     }
 
     fn reader(&self) -> SledReader {

@@ -5,9 +5,12 @@
 //! one that it has whole, so those that count are the ones behind it, in order. At most one frame is
 //! written and not synced at any time, so only the last one can be torn: a whole frame behind a
 //! damaged one means that something that was synced is gone.
+//!
+//! Frames hold what clients wrote, and what an earlier pass left stands behind the last one. So each
+//! bears a key of its file that nobody else knows: no row can pass for a frame.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -22,8 +25,11 @@ use crate::{Error, MetaKey, Record, Write};
 const NAME: &str = "journal";
 /// Written whole once, so that a sync has only contents to write, no sizes and no places.
 const FILE_BYTES: usize = 8 << 20;
-const MAGIC: u32 = u32::from_be_bytes(*b"QJf1");
-/// Magic, checksum over the rest, number, length of what follows, nothing.
+/// What the file begins with; then its key, and a checksum over both.
+const MAGIC: [u8; 8] = *b"QRTJRNL\x01";
+/// Where the first frame begins.
+const FRAMES_AT: usize = 4096;
+/// The file's key, checksum over the rest, length of what follows, number.
 const HEADER_BYTES: usize = 24;
 /// Where frames may begin.
 const ALIGN: usize = 8;
@@ -37,6 +43,7 @@ pub(super) struct Journal {
     file: File,
     dir: std::path::PathBuf,
     sync: SyncMode,
+    key: [u8; 8],
     /// Where the next frame goes.
     at: usize,
     last_frame: u64,
@@ -63,12 +70,14 @@ impl Journal {
         if bytes.len() != FILE_BYTES {
             return Err(Failure::Damage("the journal has the wrong size"));
         }
-        let (last_frame, writes) = read_frames(&bytes, mark)?;
+        let key = read_head(&bytes)?;
+        let (last_frame, writes) = read_frames(key, &bytes, mark)?;
         let journal = Self {
             file,
             dir: dir.to_path_buf(),
             sync,
-            at: 0,
+            key,
+            at: FRAMES_AT,
             last_frame,
             frame: Vec::new(),
         };
@@ -82,7 +91,7 @@ impl Journal {
 
     /// The next frame goes to the beginning. Sled must have made durable that it has the last one.
     pub(super) fn restart(&mut self) {
-        self.at = 0;
+        self.at = FRAMES_AT;
     }
 
     /// Makes a frame of a group; says whether there is room for it.
@@ -103,11 +112,11 @@ impl Journal {
             .resize(self.frame.len().next_multiple_of(ALIGN), 0);
         let number = self.last_frame + 1;
         let length = u32::try_from(self.frame.len() - HEADER_BYTES).unwrap_or(u32::MAX);
-        self.frame[..4].copy_from_slice(&MAGIC.to_be_bytes());
-        self.frame[8..16].copy_from_slice(&number.to_be_bytes());
-        self.frame[16..20].copy_from_slice(&length.to_be_bytes());
-        let checksum = crc32fast::hash(&self.frame[8..]);
-        self.frame[4..8].copy_from_slice(&checksum.to_be_bytes());
+        self.frame[..8].copy_from_slice(&self.key);
+        self.frame[12..16].copy_from_slice(&length.to_be_bytes());
+        self.frame[16..24].copy_from_slice(&number.to_be_bytes());
+        let checksum = crc32fast::hash(&self.frame[12..]);
+        self.frame[8..12].copy_from_slice(&checksum.to_be_bytes());
         self.has_room()
     }
 
@@ -136,23 +145,38 @@ impl Journal {
 /// Under another name first: there is no journal, or a whole one.
 fn create(dir: &Path) -> Result<(), Failure> {
     let fresh = dir.join("journal.new");
+    let mut key = [0; 8];
+    File::open("/dev/urandom")?.read_exact(&mut key)?;
     let mut file = File::create(&fresh)?;
-    let zeros = vec![0; 1 << 20];
-    for _ in 0..FILE_BYTES / zeros.len() {
-        file.write_all(&zeros)?;
-    }
+    file.write_all(&head(key))?;
+    file.write_all(&vec![0; FILE_BYTES - FRAMES_AT])?;
     file.sync_all()?;
     fs::rename(&fresh, dir.join(NAME))?;
     File::open(dir)?.sync_all()?;
     Ok(())
 }
 
+fn head(key: [u8; 8]) -> Vec<u8> {
+    let mut head = [MAGIC, key].concat();
+    head.extend_from_slice(&crc32fast::hash(&head).to_be_bytes());
+    head.resize(FRAMES_AT, 0);
+    head
+}
+
+fn read_head(file: &[u8]) -> Result<[u8; 8], Failure> {
+    let mut rest = file;
+    let magic: Option<[u8; 8]> = take(&mut rest);
+    let key = take(&mut rest).filter(|_| magic == Some(MAGIC));
+    key.filter(|key| file.starts_with(&head(*key)))
+        .ok_or(Failure::Damage("the journal does not begin as one does"))
+}
+
 /// The number of the last frame there ever was, and what those behind `mark` hold.
-fn read_frames(file: &[u8], mark: u64) -> Result<(u64, Vec<Write>), Failure> {
+fn read_frames(key: [u8; 8], file: &[u8], mark: u64) -> Result<(u64, Vec<Write>), Failure> {
     let mut last = None;
     let mut writes = Vec::new();
-    let mut at = 0;
-    while let Some((number, content)) = frame_at(file, at) {
+    let mut at = FRAMES_AT;
+    while let Some((number, content)) = frame_at(key, file, at) {
         if last.is_some_and(|last| number != last + 1) {
             break;
         }
@@ -166,7 +190,7 @@ fn read_frames(file: &[u8], mark: u64) -> Result<(u64, Vec<Write>), Failure> {
         at += HEADER_BYTES + content.len();
     }
     let last = last.map_or(mark, |last| last.max(mark));
-    let lost = |at: &usize| frame_at(file, *at).is_some_and(|(number, _)| number > last);
+    let lost = |at: &usize| frame_at(key, file, *at).is_some_and(|(number, _)| number > last);
     if (at..file.len()).step_by(ALIGN).any(|at| lost(&at)) {
         return Err(Failure::Damage("a frame of the journal is damaged"));
     }
@@ -174,21 +198,21 @@ fn read_frames(file: &[u8], mark: u64) -> Result<(u64, Vec<Write>), Failure> {
 }
 
 /// The number and the content of the frame that begins here, if there is a whole one.
-fn frame_at(file: &[u8], at: usize) -> Option<(u64, &[u8])> {
+fn frame_at(key: [u8; 8], file: &[u8], at: usize) -> Option<(u64, &[u8])> {
     let rest = file.get(at..)?;
     let header = rest.get(..HEADER_BYTES)?;
+    if header[..8] != key {
+        return None;
+    }
     let word = |at: usize| {
         u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
     };
-    if word(0) != MAGIC {
-        return None;
-    }
-    let length = usize::try_from(word(16)).ok()?;
+    let length = usize::try_from(word(12)).ok()?;
     let content = rest.get(HEADER_BYTES..HEADER_BYTES.checked_add(length)?)?;
-    if crc32fast::hash(&rest[8..HEADER_BYTES + length]) != word(4) {
+    if crc32fast::hash(&rest[12..HEADER_BYTES + length]) != word(8) {
         return None;
     }
-    let number = u64::from(word(8)) << 32 | u64::from(word(12));
+    let number = u64::from(word(16)) << 32 | u64::from(word(20));
     Some((number, content))
 }
 
@@ -275,16 +299,20 @@ mod tests {
     use super::*;
     use crate::suite::records;
 
+    const KEY: [u8; 8] = *b"own key!";
+
     fn frame(number: u64, group: &[Write]) -> Vec<u8> {
         let dir = tempfile::tempdir().unwrap();
         let (mut journal, _) = Journal::open(dir.path(), SyncMode::Fdatasync, 0).unwrap();
+        journal.key = KEY;
         journal.last_frame = number - 1;
         assert!(journal.prepare(group));
         journal.frame
     }
 
     fn file(frames: &[Vec<u8>]) -> Vec<u8> {
-        let mut file = frames.concat();
+        let mut file = head(KEY);
+        file.extend(frames.concat());
         file.resize(FILE_BYTES, 0);
         file
     }
@@ -299,7 +327,8 @@ mod tests {
     }
 
     fn last_and_appended(file: &[u8], mark: u64) -> Result<(u64, Vec<u64>), String> {
-        let (last, writes) = read_frames(file, mark).map_err(|error| format!("{error:?}"))?;
+        let read = read_head(file).and_then(|key| read_frames(key, file, mark));
+        let (last, writes) = read.map_err(|error| format!("{error:?}"))?;
         let appended = writes.iter().filter_map(|write| match write {
             Write::Append(records) => Some(records[0].index.0),
             _ => None,
@@ -323,7 +352,7 @@ mod tests {
 
     #[test]
     fn a_group_is_read_as_it_was_but_for_values_that_were_replaced() {
-        let (_, writes) = read_frames(&file(&[frame(1, &group(10))]), 0).unwrap();
+        let (_, writes) = read_frames(KEY, &file(&[frame(1, &group(10))]), 0).unwrap();
         let mut expected = group(10);
         expected.remove(1);
         assert_eq!(format!("{writes:?}"), format!("{expected:?}"));
@@ -334,16 +363,32 @@ mod tests {
         let frames: Vec<_> = (1..4).map(|n| frame(n, &group(n * 10))).collect();
         let lengths: Vec<_> = frames.iter().map(Vec::len).collect();
         let whole = file(&frames);
-        for at in 0..lengths.iter().sum() {
-            let mut torn = whole.clone();
+        let mut torn = whole;
+        for at in (0..20).chain(FRAMES_AT..FRAMES_AT + lengths.iter().sum::<usize>()) {
             torn[at] ^= 0x55;
             let found = last_and_appended(&torn, 0);
-            if at < lengths[0] + lengths[1] {
+            torn[at] ^= 0x55;
+            if at < FRAMES_AT + lengths[0] + lengths[1] {
                 assert!(found.is_err(), "{at}: {found:?}");
             } else {
                 assert_eq!(found, Ok((2, vec![10, 20])), "{at}");
             }
         }
         assert_eq!(last_and_appended(&file(&[]), 7), Ok((7, vec![])));
+    }
+
+    #[test]
+    fn what_a_client_wrote_is_never_a_frame() {
+        let mut forged = frame(2, &group(20));
+        forged[..8].copy_from_slice(b"guessed!");
+        let row = Write::Append(vec![Record {
+            index: LogIndex(10),
+            bytes: Bytes::from([vec![0; 7], forged.clone()].concat()),
+        }]);
+        let found = last_and_appended(&file(&[frame(1, &[row]), forged.clone()]), 0);
+        assert_eq!(found, Ok((1, vec![10])));
+        // What an earlier pass left behind the last frame.
+        let found = last_and_appended(&file(&[frame(1, &group(10)), vec![0; 16], forged]), 0);
+        assert_eq!(found, Ok((1, vec![10])));
     }
 }
