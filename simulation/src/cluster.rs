@@ -481,12 +481,15 @@ impl Cluster {
     pub fn must_converge(&mut self, longest: Duration) -> Result<(), Violation> {
         self.heal();
         let until = self.sim.elapsed() + longest;
+        // An order to stop that was given before may still be under way.
+        let stopping = |cluster: &Self| cluster.world.with(|state| state.stopping.is_empty());
+        self.run_until("every order to stop is carried out", longest, stopping)?;
+        self.heal();
         for node in self.nodes() {
             let left = until.saturating_sub(self.sim.elapsed());
             self.write(node, left)?;
         }
         self.set_load(false);
-        // Sidecars whose disk or server failed for good would have been started again by now.
         let left = until.saturating_sub(self.sim.elapsed());
         self.run_until("all servers are equal", left, Self::is_equal)?;
         self.oracle.judge(&self.world)

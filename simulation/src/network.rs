@@ -4,6 +4,7 @@ use std::time::Duration;
 use futures_util::stream;
 use quorate_net::{BoxIo, Endpoint, Listener, Net};
 use quorate_types::NodeId;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use turmoil::net::{TcpListener, TcpStream};
 
 /// The simulated network and clock of the host that uses it. Endpoints are `HOST:PORT` with the
@@ -103,7 +104,7 @@ impl MachineNet {
 impl Net for MachineNet {
     async fn connect(&self, to: &Endpoint) -> Result<BoxIo> {
         let (host, port) = self.resolve(to)?;
-        Ok(BoxIo::new(TcpStream::connect((host.as_str(), port)).await?))
+        connected(TcpStream::connect((host.as_str(), port)).await?).await
     }
 
     async fn listen(&self, at: &Endpoint) -> Result<Listener> {
@@ -122,6 +123,23 @@ fn host_and_port(endpoint: &Endpoint) -> Result<&str> {
     }
 }
 
+/// The answer to a connection: turmoil's own handshake takes no way over the network, and would
+/// open one from which nothing ever comes back.
+const HERE: u8 = 6;
+
+async fn connected(mut stream: TcpStream) -> Result<BoxIo> {
+    match stream.read_u8().await? {
+        HERE => Ok(BoxIo::new(stream)),
+        _ => Err(std::io::ErrorKind::InvalidData.into()),
+    }
+}
+
+async fn accepted(listener: &TcpListener) -> Result<BoxIo> {
+    let (mut stream, _) = listener.accept().await?;
+    stream.write_u8(HERE).await?;
+    Ok(BoxIo::new(stream))
+}
+
 /// A simulated host has one address: only the port matters.
 async fn listen(at: &Endpoint, port: u16) -> Result<Listener> {
     let listener = TcpListener::bind(("0.0.0.0", port)).await?;
@@ -130,11 +148,7 @@ async fn listen(at: &Endpoint, port: u16) -> Result<Listener> {
         _ => at.clone(),
     };
     let incoming = stream::unfold(listener, |listener| async move {
-        let next = listener
-            .accept()
-            .await
-            .map(|(stream, _)| BoxIo::new(stream));
-        Some((next, listener))
+        Some((accepted(&listener).await, listener))
     });
     Ok(Listener {
         local,
@@ -144,7 +158,7 @@ async fn listen(at: &Endpoint, port: u16) -> Result<Listener> {
 
 impl Net for SimulatedNet {
     async fn connect(&self, to: &Endpoint) -> Result<BoxIo> {
-        Ok(BoxIo::new(TcpStream::connect(host_and_port(to)?).await?))
+        connected(TcpStream::connect(host_and_port(to)?).await?).await
     }
 
     async fn listen(&self, at: &Endpoint) -> Result<Listener> {

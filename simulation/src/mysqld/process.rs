@@ -229,7 +229,10 @@ impl Process {
                 let (logged, in_use) = folder.binlogs.recover();
                 let mut recovered = Vec::new();
                 if in_use {
-                    for xid in folder.engine.prepared_xids() {
+                    // Nobody sees the steps; here they are taken in the binlog's order.
+                    let mut xids = folder.engine.prepared_xids();
+                    xids.sort_by_key(|xid| logged.get(xid).map(|gtid| gtid.sequence));
+                    for xid in xids {
                         match logged.get(&xid) {
                             Some(gtid) => {
                                 folder.engine.was_logged(xid, *gtid);
