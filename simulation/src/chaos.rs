@@ -111,7 +111,7 @@ impl Chaos {
         let others = cluster.others(node);
         let other = *self.random.pick(&others);
         let lasting = now + self.random.between(ms(100), ms(4000));
-        match self.random.below(13) {
+        match self.random.below(15) {
             kind @ 0..=4 => {
                 self.faults.partitions += 1;
                 self.break_link(cluster, kind, node, other);
@@ -152,6 +152,17 @@ impl Chaos {
                 self.mends.push((lasting, Mend::Pace(node)));
             }
             11 => {
+                self.faults.server_faults += 1;
+                cluster.kill_sessions(node);
+            }
+            12 => {
+                // Whatever a primary executes is captured: only a replica can have more.
+                if cluster.primary().is_some_and(|primary| primary != other) {
+                    self.faults.server_faults += 1;
+                    cluster.make_errant(other);
+                }
+            }
+            13 => {
                 self.faults.orders += 1;
                 cluster.switch_over(other);
             }

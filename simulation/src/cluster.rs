@@ -7,10 +7,10 @@ use std::time::Duration;
 use quorate_consensus::seed_thread;
 use quorate_mysqld::Signal;
 use quorate_node::Probe;
-use quorate_storage::MemoryDisk;
-use quorate_types::NodeId;
+use quorate_types::{NodeId, Rule};
 use quorate_wire::v1::SwitchoverRequest;
 
+use crate::disk::{Honesty, SimulatedDisk};
 use crate::history::{Counts, History, Reply, Request};
 use crate::invariants::Oracle;
 use crate::mysqld::machine::run_servers;
@@ -45,6 +45,13 @@ pub struct Setup {
     pub drift_max: u32,
     /// No lease ends: every machine's clock stands still.
     pub clocks_stand_still: bool,
+    /// A rule that no node obeys.
+    pub left_out: Option<Rule>,
+    /// Of the Raft logs' disks.
+    pub disk: Honesty,
+    /// How much longer leases and elections are than by default: with a factor of a few there is time
+    /// within a lease for what usually takes longer than one.
+    pub patience: u64,
 }
 
 impl Default for Setup {
@@ -56,6 +63,9 @@ impl Default for Setup {
             broken: BrokenRules::default(),
             drift_max: 200,
             clocks_stand_still: false,
+            left_out: None,
+            disk: Honesty::Honest,
+            patience: 1,
         }
     }
 }
@@ -83,11 +93,12 @@ impl Cluster {
     /// If the build lacks what determinism needs.
     #[must_use]
     pub fn new(setup: &Setup) -> Self {
-        assert!(
-            cfg!(tokio_unstable),
-            "the simulation is deterministic only with `--cfg tokio_unstable`: build it in its own \
-             repository, and without a RUSTFLAGS variable"
-        );
+        if cfg!(not(tokio_unstable)) {
+            panic!(
+                "the simulation is deterministic only with `--cfg tokio_unstable`: build it in its own \
+                 repository, and without a RUSTFLAGS variable"
+            );
+        }
         seed_thread(setup.seed);
         let mut random = Random::new(setup.seed);
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -113,6 +124,8 @@ impl Cluster {
             trace: Vec::new(),
             folder: folder.path().to_owned(),
             seed: setup.seed,
+            left_out: setup.left_out,
+            patience: setup.patience,
         });
         for node in (1..=setup.nodes).map(NodeId) {
             add_machine(&mut sim, &world, node, setup, &mut random);
@@ -440,6 +453,48 @@ impl Cluster {
         machine.with(|state| state.folders.remove(&folder));
     }
 
+    /// Gives a node's server a transaction that nobody else has, as somebody does by hand: from then
+    /// on only a clone mends it.
+    pub fn make_errant(&mut self, node: NodeId) {
+        self.note(&format!("FAULT an errant transaction on n{node}"));
+        let machine = self.machine(node);
+        let folder = machine.data_folder();
+        machine.with(|state| {
+            let sequence = 1_000_000 + state.random.below(1_000_000);
+            if let Some(folder) = state.folders.get_mut(&folder) {
+                folder.engine.executed.insert(quorate_types::Gtid {
+                    source: folder.uuid.into(),
+                    sequence,
+                });
+            }
+        });
+    }
+
+    /// Ends every session of a node's server, as `KILL` by hand does; capture's too.
+    pub fn kill_sessions(&mut self, node: NodeId) {
+        self.note(&format!("FAULT kill the sessions of n{node}'s server"));
+        if let Some(server) = self.machine(node).server() {
+            server.volatile(|state| {
+                for session in state.sessions.values() {
+                    session.killed.send_replace(true);
+                }
+            });
+        }
+    }
+
+    /// Whether a node's server has transactions that nobody accepted.
+    #[must_use]
+    pub fn is_errant(&self, node: NodeId) -> bool {
+        let nodes = self.nodes();
+        let states = nodes.iter().filter_map(|node| self.probe(*node));
+        let mut accepted = quorate_types::GtidSet::new();
+        for probe in states {
+            accepted.union(&probe.applied_state().accepted);
+        }
+        let data = self.data(node);
+        data.is_some_and(|data| !accepted.contains_set(&data.executed))
+    }
+
     /// Asks for another primary, as an operator does; nobody waits for the answer.
     pub fn switch_over(&mut self, to: NodeId) {
         let Some(from) = self.primary() else { return };
@@ -570,7 +625,7 @@ fn add_machine(
     };
     world.with(|state| {
         state.machines.insert(node, machine);
-        state.disks.insert(node, MemoryDisk::new());
+        state.disks.insert(node, SimulatedDisk::new(setup.disk));
         state.clocks.insert(node, clock);
     });
     let starts = Arc::new(tokio::sync::Mutex::new(starts));

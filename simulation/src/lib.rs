@@ -9,16 +9,21 @@
 
 pub mod chaos;
 pub mod cluster;
+mod disk;
 pub mod history;
 mod invariants;
+pub mod mutation;
 pub mod mysqld;
 mod network;
 mod node;
 mod random;
+pub mod report;
 pub mod run;
+pub mod scenarios;
 mod workload;
 mod world;
 
-pub use cluster::{Cluster, Setup};
+pub use cluster::{Cluster, Setup, Violation};
+pub use disk::Honesty;
 pub use network::{Clock, MachineNet, SimulatedNet};
 pub use random::Random;

@@ -25,7 +25,7 @@ const EPOCH_MS: u64 = 1_767_225_600_000;
 
 pub(crate) type Error = Box<dyn std::error::Error>;
 
-fn config_text(node: NodeId, nodes: &[NodeId]) -> String {
+fn config_text(node: NodeId, nodes: &[NodeId], patience: u64) -> String {
     let mut text = format!("node = {node}\ndir = \"n{node}\"\nsecrets = \"secrets\"\n[listen]\n");
     // The feed is for this machine only, and so is told by a name of loopback.
     for (name, port) in [
@@ -39,6 +39,13 @@ fn config_text(node: NodeId, nodes: &[NodeId]) -> String {
         let _ = writeln!(text, "{name} = \"{}\"", address(node, port));
     }
     let _ = writeln!(text, "[mysqld]\nport = {SERVER_PORT}");
+    let _ = writeln!(
+        text,
+        "[timing]\nelection_min_ms = {}\nelection_max_ms = {}\nquorum_loss_probe_ms = {}",
+        150 * patience,
+        300 * patience,
+        600 * patience
+    );
     for peer in nodes.iter().filter(|peer| **peer != node) {
         let (grpc, gate) = (address(*peer, GRPC_PORT), address(*peer, GATE_PORT));
         let _ = writeln!(text, "[peers.{peer}]\ngrpc = \"{grpc}\"\ngate = \"{gate}\"");
@@ -99,8 +106,9 @@ async fn stop_asked(world: &World, node: NodeId) {
 
 async fn start(world: &World, node: NodeId) -> Result<Node, Error> {
     let nodes = world.nodes();
-    let text = config_text(node, &nodes);
-    let (folder, machine, disk, clock, starts, seed) = world.with(|state| {
+    let patience = world.with(|state| state.patience);
+    let text = config_text(node, &nodes, patience);
+    let (folder, machine, disk, clock, starts, seed, left_out) = world.with(|state| {
         let starts = state.starts.entry(node).or_default();
         *starts += 1;
         let disk = state.disks.get_mut(&node).expect("every node has a disk");
@@ -112,6 +120,7 @@ async fn start(world: &World, node: NodeId) -> Result<Node, Error> {
             state.clocks[&node],
             *starts,
             state.seed,
+            state.left_out,
         )
     });
     let config = Config::parse(&text, &folder).map_err(|findings| format!("{findings:?}"))?;
@@ -130,6 +139,7 @@ async fn start(world: &World, node: NodeId) -> Result<Node, Error> {
         server_version: VERSION.to_owned(),
         wall_clock: std::sync::Arc::new(wall_clock),
         disk_probe: None,
+        left_out,
     };
     let bootstrap = node.0 == 1 && starts == 1;
     Ok(Node::start(config, secrets(), parts, bootstrap).await?)

@@ -6,16 +6,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use quorate_node::Probe;
-use quorate_storage::MemoryDisk;
-use quorate_types::NodeId;
+use quorate_types::{NodeId, Rule};
 
+use crate::disk::SimulatedDisk;
 use crate::history::History;
 use crate::mysqld::Machine;
 use crate::network::Clock;
 
 pub(crate) struct State {
     pub(crate) machines: BTreeMap<NodeId, Machine>,
-    pub(crate) disks: BTreeMap<NodeId, MemoryDisk>,
+    pub(crate) disks: BTreeMap<NodeId, SimulatedDisk>,
     pub(crate) clocks: BTreeMap<NodeId, Clock>,
     /// Of the sidecars that run.
     pub(crate) probes: BTreeMap<NodeId, Probe>,
@@ -32,6 +32,10 @@ pub(crate) struct State {
     /// For the files that the nodes insist to write.
     pub(crate) folder: PathBuf,
     pub(crate) seed: u64,
+    /// The rule that no node obeys.
+    pub(crate) left_out: Option<Rule>,
+    /// See `Setup::patience`.
+    pub(crate) patience: u64,
 }
 
 /// A handle of the shared state.

@@ -16,7 +16,7 @@ use quorate_mysqld::{ControlError, Host, Marker, ReplicationSource};
 use quorate_net::Net;
 use quorate_replication::CaptureMetrics;
 use quorate_role::{Input, Job, JobId, JobResult};
-use quorate_types::{ClusterId, Epoch, Incarnation, NodeId, Uuid};
+use quorate_types::{ClusterId, Epoch, Incarnation, NodeId, Rule, Uuid};
 use tokio::sync::{Mutex, mpsc, watch};
 
 pub(crate) use clone::CloneParts;
@@ -48,6 +48,7 @@ pub(crate) struct JobContext<N, H: Host> {
     pub(crate) guard_session: watch::Receiver<Option<u64>>,
     pub(crate) enable_events: bool,
     pub(crate) inputs: mpsc::Sender<Input>,
+    pub(crate) left_out: Option<Rule>,
     pub(crate) clone: CloneParts,
     /// What the running job is at, for people.
     pub(crate) doing: watch::Sender<String>,
@@ -107,6 +108,11 @@ impl<N: Net, H: Host> JobContext<N, H> {
             Err(JobError::MustClone(why)) => JobResult::MustClone(why),
             Err(error) => JobResult::Failed(chain(&error)),
         }
+    }
+
+    /// Whether a rule holds on this node: all do, but in a simulation.
+    fn obeys(&self, rule: Rule) -> bool {
+        self.left_out != Some(rule)
     }
 
     fn accepted(&self) -> Arc<quorate_types::GtidSet> {

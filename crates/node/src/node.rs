@@ -12,7 +12,7 @@ use quorate_net::{Listener, Net, Tls, TlsError, require_tls_or_loopback};
 use quorate_proxy::RoleWatch;
 use quorate_role::Input;
 use quorate_storage::LogDisk;
-use quorate_types::{ClusterId, ClusterView, NodeId};
+use quorate_types::{ClusterId, ClusterView, NodeId, Rule};
 use quorate_wire::v1::admin_client::AdminClient;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -103,6 +103,7 @@ pub(crate) struct Known<N: Net, H: Host> {
     pub(crate) random: Random,
     pub(crate) wall_clock: Arc<dyn Fn() -> u64 + Send + Sync>,
     pub(crate) disk_probe: Option<PathBuf>,
+    pub(crate) left_out: Option<Rule>,
 }
 
 impl Node {
@@ -156,6 +157,7 @@ impl Node {
             random,
             wall_clock: parts.wall_clock,
             disk_probe: parts.disk_probe,
+            left_out: parts.left_out,
         };
         let mut registry = Registry::default();
         let (consensus, raft_service) =
@@ -274,9 +276,11 @@ async fn start_consensus<N: Net, H: Host, D: LogDisk>(
         known.cluster,
         known.tls.as_ref(),
     );
+    let sits_out = known.left_out != Some(Rule::SitOutTheLease);
     let config = ConsensusConfig {
         metrics,
         exec,
+        sit_out: config.sit_out.filter(|_| sits_out),
         ..config
     };
     let start = Consensus::start(config, known.net.clone(), disk);

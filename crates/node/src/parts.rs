@@ -5,6 +5,7 @@ use quorate_consensus::Exec;
 use quorate_mysqld::{Host, Settings};
 use quorate_net::Net;
 use quorate_storage::LogDisk;
+use quorate_types::Rule;
 
 /// Opens the Raft log's disk.
 pub type OpenLog<D> = Box<dyn FnOnce() -> Result<D, quorate_storage::Error> + Send>;
@@ -29,4 +30,6 @@ pub struct Parts<N: Net, H: Host, D: LogDisk> {
     pub wall_clock: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// A file to write on the server's disk, to see whether the disk answers.
     pub disk_probe: Option<PathBuf>,
+    /// A rule that this node breaks, for a simulation that shows what it is for. Production: none.
+    pub left_out: Option<Rule>,
 }

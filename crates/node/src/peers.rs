@@ -18,6 +18,9 @@ use tonic::transport::Channel;
 const ASK: Duration = Duration::from_millis(100);
 /// A peer that does not answer within this is asked again.
 const ANSWER_MAX: Duration = Duration::from_millis(500);
+/// A connection on which nothing comes back is given up after twice this, and another one opened:
+/// TCP alone would try for a quarter of an hour.
+const KEEP_ALIVE: Duration = Duration::from_millis(500);
 /// A report older than this says nothing any more.
 pub(crate) const REPORT_MAX: Duration = Duration::from_secs(2);
 
@@ -45,6 +48,8 @@ pub fn admin_client<N: Net>(
     });
     let channel = tonic::transport::Endpoint::from_static("http://quorate")
         .connect_timeout(ANSWER_MAX)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
         .connect_with_connector_lazy(connect);
     AdminClient::new(channel)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use quorate_consensus::{Consensus, Lease};
 use quorate_net::Net;
 use quorate_proxy::RoleWatch;
-use quorate_types::{ClusterView, Epoch};
+use quorate_types::{ClusterView, Epoch, Rule};
 use tokio::sync::watch;
 
 /// How often the end of a lease that nobody announces is looked for. The gate itself asks for every
@@ -25,10 +25,11 @@ pub(crate) struct Roles {
     /// The same while the lease holds.
     serving: watch::Sender<Option<Epoch>>,
     reads: Arc<AtomicBool>,
+    left_out: Option<Rule>,
 }
 
 impl Roles {
-    pub(crate) fn new(consensus: Consensus) -> Self {
+    pub(crate) fn new(consensus: Consensus, left_out: Option<Rule>) -> Self {
         Self {
             lease: consensus.lease(),
             consensus,
@@ -36,6 +37,7 @@ impl Roles {
             open: watch::Sender::default(),
             serving: watch::Sender::default(),
             reads: Arc::default(),
+            left_out,
         }
     }
 
@@ -88,11 +90,15 @@ impl Roles {
         }
     }
 
+    fn lets_pass(&self, epoch: Epoch, now: Duration) -> bool {
+        self.lease.is_valid(epoch.0.leader, now) || self.left_out == Some(Rule::GateNeedsLease)
+    }
+
     fn look(&self, now: Duration) {
         // Looked at together: an order to close must not be overtaken by a look begun before it.
         self.serving.send_if_modified(|serving| {
             let open = *self.open.borrow();
-            let next = open.filter(|epoch| self.lease.is_valid(epoch.0.leader, now));
+            let next = open.filter(|epoch| self.lets_pass(*epoch, now));
             std::mem::replace(serving, next) != next
         });
     }
@@ -108,7 +114,7 @@ impl RoleWatch for Roles {
     }
 
     fn may_serve(&self, epoch: Epoch, now: Duration) -> bool {
-        *self.open.borrow() == Some(epoch) && self.lease.is_valid(epoch.0.leader, now)
+        *self.open.borrow() == Some(epoch) && self.lets_pass(epoch, now)
     }
 
     fn may_serve_reads(&self) -> bool {

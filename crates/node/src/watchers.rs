@@ -8,7 +8,7 @@ use quorate_consensus::Consensus;
 use quorate_mysqld::{ControlError, Host, ReplicationStatus, Session};
 use quorate_net::Net;
 use quorate_role::{Input, JobResult, Phase, ServerEvent};
-use quorate_types::GtidSet;
+use quorate_types::{GtidSet, Rule};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 
@@ -54,6 +54,7 @@ pub(crate) struct Watcher<N, H: Host> {
     pub(crate) probe_timeout: Duration,
     /// A file on the server's disk that is written again and again, if the host has one.
     pub(crate) disk_probe: Option<PathBuf>,
+    pub(crate) left_out: Option<Rule>,
     /// The session that a promotion must leave alone, since it watches the gate.
     pub(crate) guard_session: watch::Sender<Option<u64>>,
 }
@@ -284,7 +285,8 @@ impl<N: Net, H: Host> Watcher<N, H> {
     /// a read index that was obtained after it was read.
     async fn errant(&self, executed: &GtidSet, replica: bool) -> Option<String> {
         let more = || executed.difference(&self.consensus.applied_state().borrow().accepted);
-        if !replica || more().is_empty() {
+        let obeys = self.left_out != Some(Rule::ErrantIsCloned);
+        if !replica || more().is_empty() || !obeys {
             return None;
         }
         let barrier = timeout(ANSWER_MAX, self.consensus.barrier()).await;

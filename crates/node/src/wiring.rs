@@ -87,7 +87,7 @@ pub(crate) fn wire<N: Net, H: Host>(
     (inputs, inputs_rx): Inputs,
     raft: &tokio::runtime::Handle,
 ) -> Wired {
-    let roles = Roles::new(consensus.clone());
+    let roles = Roles::new(consensus.clone(), known.left_out);
     let permits = ClonePermits::new(consensus.clone(), roles.clone());
     let mut wiring = Wiring {
         known,
@@ -299,6 +299,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             probe_interval: known.config.timing.probe_interval,
             probe_timeout: known.config.timing.probe_timeout,
             disk_probe: known.disk_probe.clone(),
+            left_out: known.left_out,
             guard_session,
         });
         self.tasks.spawn(watcher.clone().probe());
@@ -351,6 +352,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             guard_session,
             enable_events: known.config.mysqld.enable_events,
             inputs: self.inputs.clone(),
+            left_out: known.left_out,
             clone: self.clone_parts(health),
             doing,
         }

@@ -162,6 +162,7 @@ async fn parts(
         settings,
         server_version,
         wall_clock: Arc::new(wall_clock),
+        left_out: None,
         disk_probe: Some(config.dir.join("disk-probe")),
     })
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use quorate_mysql_wire::{
     AckWriter, DumpError, DumpReader, QueryError, ReplicaConnection, ServerError,
 };
-use quorate_types::{Epoch, Gtid, GtidSet};
+use quorate_types::{Epoch, Gtid, GtidSet, Rule};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -36,6 +36,8 @@ pub struct CaptureOptions {
     pub in_flight_bytes_max: usize,
     /// Of the first transaction that is captured: 1, but where the epoch has others before it.
     pub first_number: u64,
+    /// A rule that this capture breaks, for a simulation. Production: none.
+    pub left_out: Option<Rule>,
 }
 
 impl Default for CaptureOptions {
@@ -46,6 +48,7 @@ impl Default for CaptureOptions {
             // What waits longer stays unencoded here, where it is counted.
             in_flight_bytes_max: 8 << 20,
             first_number: 1,
+            left_out: None,
         }
     }
 }

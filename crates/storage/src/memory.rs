@@ -91,6 +91,19 @@ impl MemoryDisk {
         }
     }
 
+    /// As [`MemoryDisk::reopen`], but what was not synced stays so: for a model of a disk whose syncs
+    /// do nothing.
+    #[must_use]
+    pub fn reopen_unsynced(&self) -> Self {
+        let mut shared = self.lock();
+        shared.opening += 1;
+        shared.forget_faults();
+        Self {
+            shared: Arc::clone(&self.shared),
+            opening: shared.opening,
+        }
+    }
+
     /// The next `write` takes nothing and fails.
     pub fn fail_next_write(&self) {
         self.lock().fail_next_write = true;

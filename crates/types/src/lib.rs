@@ -15,6 +15,7 @@ mod gtid_wire;
 mod ids;
 mod outcome;
 mod position;
+mod rule;
 mod secret;
 
 pub use cluster::{ClusterView, Member, Members, NodeView, Role, Settings};
@@ -28,4 +29,5 @@ pub use gtid_wire::GtidWireError;
 pub use ids::{ClusterId, Epoch, Incarnation, LeaderId, LogId, LogIndex, NodeId, Term};
 pub use outcome::{Outcome, Rejection};
 pub use position::BinlogPosition;
+pub use rule::Rule;
 pub use secret::Secret;

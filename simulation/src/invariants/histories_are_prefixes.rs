@@ -31,15 +31,14 @@ impl Watch {
                 if history.len() < *compared {
                     *compared = 0;
                 }
-                for at in *compared..history.len() {
+                for (at, next) in history.iter().enumerate().skip(*compared) {
                     match longest.get(at) {
-                        None => longest.push(history[at].clone()),
-                        Some(known) if *known == history[at] => {}
+                        None => longest.push(next.clone()),
+                        Some(known) if known == next => {}
                         Some(known) => {
                             return Err(Violation(format!(
-                                "the server of node {node} shows {:?} as its transaction {at}, where \
-                                 another showed {known:?}",
-                                history[at]
+                                "the server of node {node} shows {next:?} as its transaction {at}, where \
+                                 another showed {known:?}"
                             )));
                         }
                     }

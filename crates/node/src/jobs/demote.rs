@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use quorate_mysqld::Host;
 use quorate_net::Net;
-use quorate_types::GtidSet;
+use quorate_types::{GtidSet, Rule};
 use tokio::time::timeout;
 
 use super::{JobContext, JobError};
@@ -62,6 +62,9 @@ impl<N: Net, H: Host> JobContext<N, H> {
     /// `super_read_only=ON`; only its success proves that no commit is in flight (A9).
     pub(super) async fn end_writes(&self, server: &mut ServerState<H>) -> Result<(), JobError> {
         self.doing("ending writes");
+        if !self.obeys(Rule::WritesEndBeforeTheEpoch) {
+            return Ok(());
+        }
         let lock_wait_s = self.demote_bound.as_secs().max(1) as u32;
         let bound = self.demote_bound + Duration::from_secs(1);
         let end = async {
@@ -81,7 +84,9 @@ impl<N: Net, H: Host> JobContext<N, H> {
         let revert = async {
             let session = server.session(&self.net).await?;
             within(&session.gtid_executed().await?, &accepted)?;
-            session.disable_semi_sync_source().await?;
+            if self.obeys(Rule::ReplicasDoNotWait) {
+                session.disable_semi_sync_source().await?;
+            }
             within(&session.gtid_executed().await?, &accepted)?;
             session.start_replication(&feed).await?;
             Ok::<_, JobError>(())

@@ -4,7 +4,7 @@ use quorate_mysqld::{Host, Session};
 use quorate_net::Net;
 use quorate_replication::{Capture, CaptureOptions};
 use quorate_role::{Input, JobId};
-use quorate_types::{Epoch, GtidSet};
+use quorate_types::{Epoch, GtidSet, Rule};
 use tokio::time::timeout;
 
 use super::{JobContext, JobError};
@@ -32,8 +32,10 @@ impl<N: Net, H: Host> JobContext<N, H> {
         let accepted = self.accepted();
         self.doing("waiting for replication to catch up");
         let net = self.net.clone();
-        self.catch_up(server.session(&net).await?, id, &accepted)
-            .await?;
+        if self.obeys(Rule::CatchUpBeforePromotion) {
+            self.catch_up(server.session(&net).await?, id, &accepted)
+                .await?;
+        }
         let switch = async {
             self.doing("becoming a source");
             // Opened before commits wait: account statements that do block every login.
@@ -52,7 +54,9 @@ impl<N: Net, H: Host> JobContext<N, H> {
             while session.end_foreign_sessions(&keep).await? > 0 {
                 tokio::time::sleep(SESSIONS_LOOK).await;
             }
-            session.enable_semi_sync_source().await?;
+            if self.obeys(Rule::CommitsWait) {
+                session.enable_semi_sync_source().await?;
+            }
             Ok::<_, JobError>(connection)
         };
         let connection = timeout(STEP_MAX, switch)
@@ -67,7 +71,7 @@ impl<N: Net, H: Host> JobContext<N, H> {
         let go = async {
             let session = server.session(&net).await?;
             let executed = session.gtid_executed().await?;
-            if executed != accepted {
+            if executed != accepted && self.obeys(Rule::CatchUpBeforePromotion) {
                 let errant = executed.difference(&accepted);
                 return Err(JobError::Failed(format!(
                     "gtid_executed is not the accepted set: {errant} more, {} missing",
@@ -142,6 +146,7 @@ impl<N: Net, H: Host> JobContext<N, H> {
             propose,
             CaptureOptions {
                 first_number,
+                left_out: self.left_out,
                 ..CaptureOptions::default()
             },
             metrics,
@@ -174,6 +179,7 @@ impl<N: Net, H: Host> JobContext<N, H> {
 
     fn watch_capture(&self, capture: &Capture, epoch: Epoch) {
         let (mut ended, inputs) = (capture.ended(), self.inputs.clone());
+        let obeys = self.obeys(Rule::EpochEndsWithCapture);
         tokio::spawn(async move {
             match ended.wait_for(Option::is_some).await {
                 Ok(why) => {
@@ -183,7 +189,9 @@ impl<N: Net, H: Host> JobContext<N, H> {
                 // Dropped by a job, which ends the epoch itself; or it died, which nobody else tells.
                 Err(_) => tracing::debug!(%epoch, "capture is gone"),
             }
-            let _ = inputs.send(Input::CaptureStopped { epoch }).await;
+            if obeys {
+                let _ = inputs.send(Input::CaptureStopped { epoch }).await;
+            }
         });
     }
 }

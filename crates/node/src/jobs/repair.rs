@@ -5,7 +5,7 @@ use quorate_mysqld::{
     Accounts, Host, Marker, RepairReport, Repaired, cut_tail, ensure_stopped, wait_until_free,
 };
 use quorate_net::Net;
-use quorate_types::Epoch;
+use quorate_types::{Epoch, Rule};
 use tokio::time::timeout;
 
 use super::{JobContext, JobError};
@@ -72,10 +72,11 @@ impl<N: Net, H: Host> JobContext<N, H> {
             identity: None,
             doomed: false,
         }));
+        let obeys = self.obeys(Rule::AdoptOnlyReplicas);
         let ask = async {
             let mut session = server.logins.control(&self.net).await.ok()?;
             let safe = session.is_safe_replica().await.ok()?;
-            safe.then_some(session)
+            (safe || !obeys).then_some(session)
         };
         let Ok(Some(session)) = timeout(ADOPT_MAX, ask).await else {
             tracing::warn!(
@@ -198,7 +199,7 @@ impl<N: Net, H: Host> JobContext<N, H> {
         self.settle(None).await;
         let more = executed.difference(&self.accepted());
         let errant = self.own_groups.errant(&server.host, &more).await?;
-        if !errant.is_empty() {
+        if !errant.is_empty() && self.obeys(Rule::ErrantIsCloned) {
             return Err(JobError::MustClone(format!(
                 "it has transactions that were never accepted: {errant}"
             )));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use quorate_mysql_wire::AckWriter;
-use quorate_types::{BinlogPosition, Epoch, Outcome, Rejection};
+use quorate_types::{BinlogPosition, Epoch, Outcome, Rejection, Rule};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -32,6 +32,7 @@ pub(super) struct Proposer<P> {
     /// Not made yet, or known to be out and to be made again, in order.
     waiting: VecDeque<Proposal>,
     metrics: Arc<CaptureMetrics>,
+    left_out: Option<Rule>,
 }
 
 /// An ACK to write: the highest accepted position that the primary waits for, and when the oldest
@@ -65,6 +66,7 @@ impl<P: Propose> Proposer<P> {
             in_flight_bytes: 0,
             waiting: VecDeque::new(),
             metrics,
+            left_out: options.left_out,
         }
     }
 
@@ -116,6 +118,15 @@ impl<P: Propose> Proposer<P> {
             self.metrics
                 .proposed
                 .observe(proposal.captured_at.elapsed().as_secs_f64());
+            if self.left_out == Some(Rule::AckAfterAcceptance) {
+                let captured_at = proposal.captured_at;
+                let ack = proposal.ack.take().map(|position| Ack {
+                    position,
+                    captured_at,
+                });
+                // Whatever goes wrong shows when the next one is sent.
+                let _ = self.send_ack(ack).await;
+            }
             self.in_flight_bytes += proposal.bytes;
             self.in_flight.push_back(proposal);
         }

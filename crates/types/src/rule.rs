@@ -1,0 +1,25 @@
+/// A rule that safety stands on and that a node can be told to leave out, so that the simulation
+/// can show that it is missed. It is a value in a node's parts; nothing that a user writes sets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// A commit is released when its transaction was accepted, not when it was captured.
+    AckAfterAcceptance,
+    /// A server is promoted when it executed everything that is accepted.
+    CatchUpBeforePromotion,
+    /// Commits of a primary wait for their ACK.
+    CommitsWait,
+    /// Writes end before the epoch does, and before commits stop waiting.
+    WritesEndBeforeTheEpoch,
+    /// Nothing passes a gate whose lease is over.
+    GateNeedsLease,
+    /// The epoch ends with capture.
+    EpochEndsWithCapture,
+    /// A server that was left running is kept only if it is a replica that takes no writes.
+    AdoptOnlyReplicas,
+    /// A server that is no primary any more commits without an ACK, which is what an applier does.
+    ReplicasDoNotWait,
+    /// A server with transactions that were never accepted is cloned.
+    ErrantIsCloned,
+    /// A node that was started again neither votes nor stands for one lease.
+    SitOutTheLease,
+}

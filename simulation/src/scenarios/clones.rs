@@ -1,0 +1,85 @@
+use quorate_types::NodeId;
+
+use super::{ms, primary, seconds};
+use crate::cluster::{Cluster, Violation};
+
+/// A server with an errant transaction is mended by a copy of another one, and by nothing else.
+fn is_mended(node: NodeId) -> impl Fn(&Cluster) -> bool {
+    move |cluster| {
+        let data = cluster.data(node);
+        !cluster.is_errant(node) && data.is_some_and(|data| data.executed.count() > 20)
+    }
+}
+
+pub(super) fn wiped_replica(cluster: &mut Cluster) -> Result<(), Violation> {
+    let node = primary(cluster)?;
+    let replica = cluster.others(node)[0];
+    cluster.kill_sidecar(replica);
+    cluster.wipe_data(replica);
+    cluster.start_sidecar(replica);
+    cluster.run_until("it has the data again", seconds(30), is_mended(replica))
+}
+
+pub(super) fn errant_replica(cluster: &mut Cluster) -> Result<(), Violation> {
+    let node = primary(cluster)?;
+    let replica = cluster.others(node)[0];
+    cluster.make_errant(replica);
+    cluster.run_until("it was cloned", seconds(30), is_mended(replica))
+}
+
+pub(super) fn errant_primary(cluster: &mut Cluster) -> Result<(), Violation> {
+    let node = primary(cluster)?;
+    cluster.make_errant(node);
+    // It shows when it is judged again: as a replica.
+    cluster.kill_server(node);
+    cluster.run_until("it was cloned", seconds(30), is_mended(node))
+}
+
+pub(super) fn both_replicas_errant(cluster: &mut Cluster) -> Result<(), Violation> {
+    let node = primary(cluster)?;
+    let replicas = cluster.others(node);
+    for replica in &replicas {
+        cluster.make_errant(*replica);
+    }
+    for replica in replicas {
+        cluster.run_until("it was cloned", seconds(40), is_mended(replica))?;
+    }
+    Ok(())
+}
+
+pub(super) fn donor_dies(cluster: &mut Cluster) -> Result<(), Violation> {
+    for wait in [50, 150, 250, 350] {
+        let node = primary(cluster)?;
+        let others = cluster.others(node);
+        cluster.make_errant(others[0]);
+        cluster.run_for(ms(wait))?;
+        cluster.power_off(others[1]);
+        cluster.run_for(seconds(1))?;
+        cluster.start_sidecar(others[1]);
+        cluster.run_until("it was cloned", seconds(90), is_mended(others[0]))?;
+    }
+    Ok(())
+}
+
+pub(super) fn recipient_dies(cluster: &mut Cluster) -> Result<(), Violation> {
+    let node = primary(cluster)?;
+    let recipient = cluster.others(node)[0];
+    for wait in [50, 150, 250, 350] {
+        cluster.make_errant(recipient);
+        cluster.run_for(ms(wait))?;
+        cluster.power_off(recipient);
+        cluster.run_for(ms(200))?;
+        cluster.start_sidecar(recipient);
+        cluster.run_for(ms(400))?;
+    }
+    cluster.run_until("it was cloned", seconds(90), is_mended(recipient))
+}
+
+pub(super) fn primary_changes_while_cloning(cluster: &mut Cluster) -> Result<(), Violation> {
+    let node = primary(cluster)?;
+    let others = cluster.others(node);
+    cluster.make_errant(others[0]);
+    cluster.run_for(ms(200))?;
+    cluster.kill_server(node);
+    cluster.run_until("it was cloned", seconds(90), is_mended(others[0]))
+}

@@ -1,0 +1,58 @@
+use super::{ms, primary, replaced, seconds};
+use crate::cluster::{Cluster, Violation};
+use crate::mysqld::Pace;
+
+pub(super) fn server_restarts_under_its_leader(cluster: &mut Cluster) -> Result<(), Violation> {
+    let old = primary(cluster)?;
+    // Nobody else can take over, so the same node goes on with a new server.
+    for other in cluster.others(old) {
+        cluster.kill_server(other);
+    }
+    cluster.kill_server(old);
+    cluster.run_for(seconds(3))?;
+    for _ in 0..4 {
+        let node = primary(cluster)?;
+        cluster.kill_server(node);
+        cluster.run_for(ms(400))?;
+    }
+    Ok(())
+}
+
+pub(super) fn only_the_server_dies(cluster: &mut Cluster) -> Result<(), Violation> {
+    let old = primary(cluster)?;
+    cluster.kill_server(old);
+    replaced(cluster, old, seconds(1))?;
+    cluster.run_for(seconds(2))
+}
+
+pub(super) fn server_hangs(cluster: &mut Cluster) -> Result<(), Violation> {
+    let old = primary(cluster)?;
+    cluster.pause_server(old, true);
+    replaced(cluster, old, seconds(4))?;
+    cluster.run_for(seconds(2))
+}
+
+pub(super) fn lagging_replicas(cluster: &mut Cluster) -> Result<(), Violation> {
+    let old = primary(cluster)?;
+    for replica in cluster.others(old) {
+        cluster.set_pace(
+            replica,
+            Pace {
+                apply_max: ms(60),
+                ..Pace::default()
+            },
+        );
+    }
+    cluster.run_for(seconds(4))?;
+    cluster.power_off(old);
+    replaced(cluster, old, seconds(30))?;
+    cluster.run_for(seconds(2))
+}
+
+pub(super) fn all_servers_die(cluster: &mut Cluster) -> Result<(), Violation> {
+    for node in cluster.nodes() {
+        cluster.kill_server(node);
+    }
+    cluster.run_for(ms(100))?;
+    primary(cluster).map(drop)
+}
