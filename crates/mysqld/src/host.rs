@@ -3,7 +3,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use quorate_types::Uuid;
+use quorate_types::{KeptCut, Uuid};
 
 use crate::marker::{Marker, MarkerParseError};
 use crate::seed::SeedError;
@@ -151,9 +151,24 @@ pub trait BinlogFiles: Send + Sync + 'static {
 
     fn length(&self, file: &str) -> io::Result<u64>;
 
-    /// Copies a range of `file` into the folder of cut tails, under a name made of `label`, the
-    /// file's name and the range's start. Keeping it again replaces the copy.
+    /// Copies a range of `file` into the folder `label` among the cuts that are kept, under a name
+    /// made of the file's and the range's start. Keeping it again replaces the copy.
     fn keep_aside(&self, label: &str, file: &str, range: Range<u64>) -> io::Result<()>;
+
+    /// Says beside the copies, for people, what they are.
+    fn describe_kept(&self, _label: &str, _text: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// The cuts that are kept, in no order.
+    fn kept(&self) -> io::Result<Vec<KeptCut>> {
+        Ok(Vec::new())
+    }
+
+    /// Removes a kept cut. One that is gone is no error.
+    fn forget_kept(&self, _name: &str) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Takes all files after `last` out of the index, then removes them.
     fn drop_after(&self, last: &str) -> io::Result<()>;

@@ -300,10 +300,8 @@ impl Host for LocalHost {
         &self,
         work: impl FnOnce(&LocalBinlogs) -> T + Send + 'static,
     ) -> T {
-        let binlogs = LocalBinlogs {
-            data_folder: self.options.data_folder.clone(),
-            cut_folder: self.options.cut_folder.clone(),
-        };
+        let options = &self.options;
+        let binlogs = LocalBinlogs::new(options.data_folder.clone(), options.cut_folder.clone());
         match tokio::task::spawn_blocking(move || work(&binlogs)).await {
             Ok(result) => result,
             Err(error) => std::panic::resume_unwind(error.into_panic()),

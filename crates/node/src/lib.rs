@@ -23,6 +23,7 @@ mod identity;
 mod inert;
 mod jobs;
 mod joining;
+mod kept_cuts;
 mod membership;
 mod node;
 mod parts;

@@ -14,7 +14,7 @@ use quorate_proxy::{
 };
 use quorate_replication::{CaptureMetrics, Feed, FeedMetrics, FeedOptions, stable_identity};
 use quorate_role::{Input, Machine, Timing};
-use quorate_types::{ClusterView, NodeId, Uuid};
+use quorate_types::{ClusterView, KeptCut, NodeId, Uuid};
 use quorate_wire::v1::admin_server::AdminServer;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
@@ -31,6 +31,7 @@ use crate::holding::Holding;
 use crate::inert::OwnGroups;
 use crate::jobs::{CloneParts, JobContext};
 use crate::joining::Joining;
+use crate::kept_cuts::KeptCuts;
 use crate::membership::Membership;
 use crate::node::{AdminChannel, HANDSHAKE_MAX, Known, Listeners, addresses, known_nodes};
 use crate::peers::{Reports, admin_client, ask_peer};
@@ -77,6 +78,7 @@ struct Controlled {
     control: watch::Receiver<Control>,
     health: watch::Receiver<Health>,
     doing: watch::Receiver<String>,
+    kept_cuts: watch::Receiver<Vec<KeptCut>>,
     stopped: watch::Receiver<bool>,
 }
 
@@ -288,6 +290,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             driver.run(inputs_rx).await;
             stopped_tx.send_replace(true);
         });
+        let kept_cuts = self.kept_cuts(running.clone());
         let watcher = Arc::new(Watcher {
             net: known.net.clone(),
             host: known.host.clone(),
@@ -311,8 +314,26 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             control,
             health,
             doing: doing.subscribe(),
+            kept_cuts,
             stopped,
         }
+    }
+
+    fn kept_cuts(
+        &mut self,
+        running: watch::Receiver<Option<crate::server::Running<H>>>,
+    ) -> watch::Receiver<Vec<KeptCut>> {
+        let days = self.known.config.repair.keep_cuts_days;
+        let (kept, receiver) = watch::channel(Vec::new());
+        let keeper = KeptCuts {
+            host: self.known.host.clone(),
+            running,
+            wall_clock: self.known.wall_clock.clone(),
+            keep: Duration::from_secs(u64::from(days) * 24 * 60 * 60),
+            kept,
+        };
+        self.tasks.spawn(keeper.run());
+        receiver
     }
 
     fn jobs(
@@ -404,6 +425,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             control: controlled.control.clone(),
             health: controlled.health.clone(),
             doing: controlled.doing.clone(),
+            kept_cuts: controlled.kept_cuts.clone(),
         };
         let maker = ViewMaker {
             own: own.clone(),

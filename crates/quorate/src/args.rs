@@ -25,6 +25,9 @@ pub(crate) enum Command {
     /// Show the members of a cluster.
     #[command(subcommand)]
     Members(MembersCommand),
+    /// Look at binlogs.
+    #[command(subcommand)]
+    Binlog(BinlogCommand),
     Certs(CertsArgs),
     /// Become a server process. For the sidecar itself.
     #[command(hide = true, name = quorate_mysqld::EXEC_SERVER)]
@@ -107,6 +110,31 @@ pub(crate) struct SwitchoverArgs {
 pub(crate) enum MembersCommand {
     /// List the nodes with their part in Raft.
     List(Address),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BinlogCommand {
+    Inspect(InspectArgs),
+}
+
+/// Show what a server's binlog holds, and what a repair would cut off it. Nothing is changed.
+///
+/// Without --addr or --accepted every whole transaction counts as accepted, so that only damage
+/// shows.
+#[derive(Debug, clap::Args)]
+pub(crate) struct InspectArgs {
+    /// A node's folder, or a server's data folder.
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// Ask this node (its gRPC address) what the cluster accepted; best the one that leads.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) addr: Option<Endpoint>,
+    /// With --addr, for a cluster with TLS: as in `quorate status`.
+    #[arg(long, value_name = "DIR", requires = "addr")]
+    pub(crate) certs: Option<PathBuf>,
+    /// The accepted transactions, as a GTID set.
+    #[arg(long, value_name = "GTID_SET", conflicts_with = "addr")]
+    pub(crate) accepted: Option<String>,
 }
 
 #[derive(Clone, Debug, clap::Args)]

@@ -7,6 +7,7 @@
 
 mod admin;
 mod args;
+mod binlog;
 mod certs;
 mod demo;
 mod node;
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 
-use args::{Args, Command, MembersCommand};
+use args::{Args, BinlogCommand, Command, MembersCommand};
 
 /// The whole program: what `main` of every binary that is the product calls.
 pub fn main() -> ExitCode {
@@ -48,6 +49,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn execute(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Node(args) => node::run(&args),
+        Command::Binlog(BinlogCommand::Inspect(args)) => block_on(binlog::inspect(args)),
         Command::Certs(args) => certs::run(&args),
         Command::ExecServer { words } => {
             Err(quorate_mysqld::exec_server(words)).context("become the server")
