@@ -15,6 +15,7 @@ mod cloning;
 mod cluster_id;
 pub mod config;
 mod driver;
+mod export;
 mod grpc;
 mod guard;
 mod holding;

@@ -26,6 +26,7 @@ use crate::admin::{AdminService, Forward};
 use crate::cloning::ClonePermits;
 use crate::config::Errant;
 use crate::driver::{Control, Driver};
+use crate::export::{Export, Exporter};
 use crate::grpc::GrpcServer;
 use crate::holding::Holding;
 use crate::inert::OwnGroups;
@@ -129,10 +130,11 @@ pub(crate) fn wire<N: Net, H: Host>(
     if let Some(listener) = listeners.own_feed {
         wiring.feed(listener, None);
     }
+    let export = wiring.export(own_feed.clone());
     let controlled = wiring.role_control(gate.clone(), holding, own_feed, inputs_rx);
     let stopped = controlled.stopped.clone();
     let (maker, own) = wiring.status(gate, &controlled);
-    let admin = wiring.admin(own, controlled.health, proxy);
+    let admin = wiring.admin(own, controlled.health, proxy, export);
     let grpc = wiring.grpc(raft_service, admin, listeners.grpc, raft);
     let router = crate::http::router(Arc::new(maker), Arc::new(wiring.registry));
     let mut http = listeners.http;
@@ -240,6 +242,20 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
         };
         let feed = Feed::new(Log::new(self.consensus.clone()), options, metrics);
         self.tasks.spawn(feed.run(listener));
+    }
+
+    fn export(&self, feed: Endpoint) -> Export {
+        let (mut uuid, _) = stable_identity(self.known.cluster);
+        // Neither the feed's nor capture's.
+        uuid.0[14] ^= 0x80;
+        let exporter = Exporter {
+            net: self.known.net.clone(),
+            feed,
+            user: FEED_USER.to_owned(),
+            password: self.known.secrets.feed.clone(),
+            uuid,
+        };
+        Arc::new(move |executed| exporter.start(executed))
     }
 
     fn role_control(
@@ -443,6 +459,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
         own: OwnView<N>,
         health: watch::Receiver<Health>,
         proxy: ProxyHandle,
+        export: Export,
     ) -> AdminService {
         let known = self.known;
         let membership = Membership::new(self.consensus.clone(), known_nodes(&known.config));
@@ -469,6 +486,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             forward: self.forward.clone(),
             addresses: addresses(&known.config),
             proxy,
+            export,
         }
     }
 

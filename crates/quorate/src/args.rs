@@ -115,6 +115,22 @@ pub(crate) enum MembersCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum BinlogCommand {
     Inspect(InspectArgs),
+    Export(ExportArgs),
+}
+
+/// Write the accepted transactions that a node still has into binlog files, for mysqlbinlog.
+///
+/// It ends with what the node knows to be accepted. The names are in order in binlog.index.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ExportArgs {
+    #[command(flatten)]
+    pub(crate) at: Address,
+    /// A folder that is new or empty.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Leave out these transactions.
+    #[arg(long, value_name = "GTID_SET", default_value = "")]
+    pub(crate) without: String,
 }
 
 /// Show what a server's binlog holds, and what a repair would cut off it. Nothing is changed.

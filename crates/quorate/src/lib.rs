@@ -50,6 +50,7 @@ fn execute(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Node(args) => node::run(&args),
         Command::Binlog(BinlogCommand::Inspect(args)) => block_on(binlog::inspect(args)),
+        Command::Binlog(BinlogCommand::Export(args)) => block_on(binlog::export(args)),
         Command::Certs(args) => certs::run(&args),
         Command::ExecServer { words } => {
             Err(quorate_mysqld::exec_server(words)).context("become the server")
