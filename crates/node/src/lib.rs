@@ -11,6 +11,7 @@
 
 mod adapters;
 mod admin;
+mod checking;
 mod cloning;
 mod cluster_id;
 pub mod config;
@@ -30,6 +31,7 @@ mod node;
 mod parts;
 mod peers;
 mod permit_client;
+mod preflight;
 mod random;
 mod recent;
 mod roles;
@@ -44,3 +46,4 @@ pub use cluster_id::BootstrapError;
 pub use identity::{Identity, IdentityError};
 pub use node::{Node, StartError};
 pub use parts::{OpenLog, Parts};
+pub use preflight::preflight;

@@ -216,7 +216,7 @@ impl Node {
 }
 
 /// Refuses listeners that others could reach without a certificate; the node's certificates, if any.
-fn closed_doors(config: &Config) -> Result<Option<Tls>, StartError> {
+pub(crate) fn closed_doors(config: &Config) -> Result<Option<Tls>, StartError> {
     let load = |tls: &crate::config::Tls| Tls::load(&tls.ca, &tls.cert, &tls.key);
     let tls = config.tls.as_ref().map(load).transpose()?;
     let listen = &config.listen;

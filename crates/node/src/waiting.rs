@@ -10,9 +10,9 @@ use quorate_net::Tls;
 use quorate_types::{ClusterView, Incarnation, LogIndex, NodeId, NodeView, Role, Term};
 use quorate_wire::v1::admin_server::{Admin, AdminServer};
 use quorate_wire::v1::{
-    CloneReply, CloneRequest, ExportRequest, HoldReply, HoldRequest, JoinReply, JoinRequest,
-    MembersReply, MembersRequest, NodeStatusReply, NodeStatusRequest, StatusReply, StatusRequest,
-    SwitchoverReply, SwitchoverRequest,
+    CheckReply, CheckRequest, CloneReply, CloneRequest, ExportRequest, HoldReply, HoldRequest,
+    JoinReply, JoinRequest, MembersReply, MembersRequest, NodeStatusReply, NodeStatusRequest,
+    StatusReply, StatusRequest, SwitchoverReply, SwitchoverRequest,
 };
 use quorate_wire::{NodeReport, RaftRole};
 use tokio::sync::oneshot;
@@ -158,6 +158,10 @@ impl Admin for Waiting {
         &self,
         _: Request<ExportRequest>,
     ) -> Result<Response<Self::ExportBinlogStream>, Status> {
+        Err(self.refusal())
+    }
+
+    async fn check(&self, _: Request<CheckRequest>) -> Result<Response<CheckReply>, Status> {
         Err(self.refusal())
     }
 

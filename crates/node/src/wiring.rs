@@ -22,7 +22,8 @@ use tokio::time::timeout;
 use tonic::service::Routes;
 
 use crate::adapters::Log;
-use crate::admin::{AdminService, Forward};
+use crate::admin::{AdminService, Forward, Questions};
+use crate::checking::checker;
 use crate::cloning::ClonePermits;
 use crate::config::Errant;
 use crate::driver::{Control, Driver};
@@ -130,11 +131,14 @@ pub(crate) fn wire<N: Net, H: Host>(
     if let Some(listener) = listeners.own_feed {
         wiring.feed(listener, None);
     }
-    let export = wiring.export(own_feed.clone());
+    let questions = Questions {
+        export: wiring.export(own_feed.clone()),
+        check: checker(known.net.clone(), server_logins(known)),
+    };
     let controlled = wiring.role_control(gate.clone(), holding, own_feed, inputs_rx);
     let stopped = controlled.stopped.clone();
     let (maker, own) = wiring.status(gate, &controlled);
-    let admin = wiring.admin(own, controlled.health, proxy, export);
+    let admin = wiring.admin(own, controlled.health, proxy, questions);
     let grpc = wiring.grpc(raft_service, admin, listeners.grpc, raft);
     let router = crate::http::router(Arc::new(maker), Arc::new(wiring.registry));
     let mut http = listeners.http;
@@ -392,6 +396,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             inputs: self.inputs.clone(),
             clone: self.clone_parts(health),
             doing,
+            told: std::sync::Mutex::default(),
         }
     }
 
@@ -459,7 +464,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
         own: OwnView<N>,
         health: watch::Receiver<Health>,
         proxy: ProxyHandle,
-        export: Export,
+        questions: Questions,
     ) -> AdminService {
         let known = self.known;
         let membership = Membership::new(self.consensus.clone(), known_nodes(&known.config));
@@ -486,7 +491,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             forward: self.forward.clone(),
             addresses: addresses(&known.config),
             proxy,
-            export,
+            questions,
         }
     }
 
@@ -539,12 +544,16 @@ struct ServerParts<H: Host> {
     logins: Logins,
 }
 
-fn server_state<N: Net, H: Host>(known: &Known<N, H>) -> ServerParts<H> {
-    let logins = Logins {
+fn server_logins<N: Net, H: Host>(known: &Known<N, H>) -> Logins {
+    Logins {
         socket: Endpoint::Unix(known.config.mysqld.socket.clone()),
         control: known.secrets.control.clone(),
         capture: known.secrets.capture.clone(),
-    };
+    }
+}
+
+fn server_state<N: Net, H: Host>(known: &Known<N, H>) -> ServerParts<H> {
+    let logins = server_logins(known);
     let running = watch::Sender::new(None);
     let state = ServerState {
         host: known.host.clone(),

@@ -25,6 +25,7 @@ pub(crate) enum Command {
     /// Show the members of a cluster.
     #[command(subcommand)]
     Members(MembersCommand),
+    Check(CheckArgs),
     /// Look at binlogs.
     #[command(subcommand)]
     Binlog(BinlogCommand),
@@ -110,6 +111,18 @@ pub(crate) struct SwitchoverArgs {
 pub(crate) enum MembersCommand {
     /// List the nodes with their part in Raft.
     List(Address),
+}
+
+/// Look for what speaks against starting a node, or against its server, and say what to set.
+///
+/// It reads the configuration, looks at the data folder, at the server if it runs, and compares it
+/// with those of the peers that answer. Nothing is changed. The exit code is 1 if a start is
+/// forbidden.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CheckArgs {
+    /// The node's configuration.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]

@@ -9,6 +9,7 @@ mod admin;
 mod args;
 mod binlog;
 mod certs;
+mod check;
 mod demo;
 mod node;
 mod status;
@@ -51,6 +52,7 @@ fn execute(command: Command) -> anyhow::Result<()> {
         Command::Node(args) => node::run(&args),
         Command::Binlog(BinlogCommand::Inspect(args)) => block_on(binlog::inspect(args)),
         Command::Binlog(BinlogCommand::Export(args)) => block_on(binlog::export(args)),
+        Command::Check(args) => block_on(check::run(&args)),
         Command::Certs(args) => certs::run(&args),
         Command::ExecServer { words } => {
             Err(quorate_mysqld::exec_server(words)).context("become the server")
