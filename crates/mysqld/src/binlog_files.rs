@@ -46,16 +46,7 @@ impl LocalBinlogs {
     /// # Errors
     /// If the folder has no index of a binlog, or several.
     pub fn find(data_folder: &Path) -> io::Result<Self> {
-        let mut found = Vec::new();
-        for entry in std::fs::read_dir(data_folder)? {
-            let name = entry?.file_name().to_string_lossy().into_owned();
-            let name = name.strip_suffix(OF_A_CRASH).unwrap_or(&name).to_owned();
-            let relay = name.contains("relay");
-            if name.ends_with(".index") && !relay && !found.contains(&name) {
-                found.push(name);
-            }
-        }
-        found.sort_by_key(|name| name != INDEX);
+        let found = indexes(data_folder)?;
         match found.as_slice() {
             [first] => Ok(first.clone()),
             [first, ..] if first == INDEX => Ok(first.clone()),
@@ -148,6 +139,25 @@ impl BinlogFiles for LocalBinlogs {
 
     fn open(&self, file: &str) -> io::Result<File> {
         File::open(self.path(file)?)
+    }
+
+    fn left_open(&self) -> io::Result<Option<String>> {
+        for index in indexes(&self.data_folder)? {
+            let binlogs = Self {
+                index,
+                ..self.clone()
+            };
+            let Some(last) = binlogs.list()?.pop() else {
+                continue;
+            };
+            let mut flags = [0];
+            // One that is too short to have flags was never closed.
+            let read = binlogs.open(&last)?.read_exact_at(&mut flags, FLAGS_AT);
+            if read.is_err() || flags[0] & FLAG_IN_USE != 0 {
+                return Ok(Some(last));
+            }
+        }
+        Ok(None)
     }
 
     fn length(&self, file: &str) -> io::Result<u64> {
@@ -251,6 +261,21 @@ impl BinlogFiles for LocalBinlogs {
         file.set_len(length)?;
         file.sync_all()
     }
+}
+
+/// The names of the indexes of all binlogs in a folder, ours first.
+fn indexes(folder: &Path) -> io::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let name = name.strip_suffix(OF_A_CRASH).unwrap_or(&name).to_owned();
+        let relay = name.contains("relay");
+        if name.ends_with(".index") && !relay && !found.contains(&name) {
+            found.push(name);
+        }
+    }
+    found.sort_by_key(|name| name != INDEX);
+    Ok(found)
 }
 
 /// Writes a file so that a crash leaves the old one or the new one.

@@ -45,6 +45,8 @@ pub enum HostError {
     Seed(#[from] SeedError),
     #[error("the data folder belongs to another process")]
     NotOurs,
+    #[error("servers of this host run no statements by themselves")]
+    NoInitFile,
     #[error("a process still uses the data folder")]
     InUse,
     #[error(
@@ -124,6 +126,22 @@ pub trait Host: Clone + Send + Sync + 'static {
     /// The uuid that a server of this folder has from its next start on.
     fn write_server_uuid(&self, uuid: Uuid) -> Result<(), HostError>;
 
+    /// Statements that a server of this folder runs before anybody reaches it (`--init-file`): they
+    /// may hold passwords, so only the owner may read them.
+    fn write_init_file(&self, _sql: &str) -> Result<PathBuf, HostError> {
+        Err(HostError::NoInitFile)
+    }
+
+    /// Whether there is one: a server of this process, or of one before it, may run on the folder.
+    fn has_init_file(&self) -> bool {
+        false
+    }
+
+    /// One that is gone is no error.
+    fn remove_init_file(&self) -> Result<(), HostError> {
+        Ok(())
+    }
+
     /// None if the folder has no marker.
     fn read_marker(&self) -> Result<Option<Marker>, HostError>;
 
@@ -148,6 +166,12 @@ pub trait BinlogFiles: Send + Sync + 'static {
     fn list(&self) -> io::Result<Vec<String>>;
 
     fn open(&self, file: &str) -> io::Result<Self::File>;
+
+    /// A binlog file that its server did not close, of this binlog or of one of another name that is
+    /// in the folder too; none if all were closed, or there are none.
+    fn left_open(&self) -> io::Result<Option<String>> {
+        Ok(None)
+    }
 
     fn length(&self, file: &str) -> io::Result<u64>;
 

@@ -15,6 +15,7 @@ mod control;
 mod debian;
 mod exec_server;
 mod file_lock;
+mod first_data;
 mod first_session;
 mod host;
 mod inert;

@@ -16,6 +16,7 @@ mod cloning;
 mod cluster_id;
 pub mod config;
 mod driver;
+mod existing;
 mod export;
 mod grpc;
 mod guard;
@@ -43,6 +44,7 @@ mod watchers;
 mod wiring;
 
 pub use cluster_id::BootstrapError;
+pub use existing::ExistingError;
 pub use identity::{Identity, IdentityError};
 pub use node::{Node, StartError};
 pub use parts::{OpenLog, Parts};

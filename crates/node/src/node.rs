@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use quorate_consensus::{Consensus, ConsensusConfig, FatalError, Timings};
-use quorate_mysqld::{Host, Settings};
+use quorate_mysqld::{Host, HostError, Marker, Settings};
 use quorate_net::{Listener, Net, Tls, TlsError, require_tls_or_loopback};
 use quorate_role::Input;
 use quorate_storage::LogDisk;
@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 
 use crate::cluster_id::{BootstrapError, ClusterFinder};
 use crate::config::{Config, Secrets};
+use crate::existing::{self, ExistingError};
 use crate::grpc::GrpcServer;
 use crate::identity::{Identity, IdentityError};
 use crate::parts::Parts;
@@ -48,6 +49,10 @@ pub enum StartError {
     },
     #[error(transparent)]
     Bootstrap(#[from] BootstrapError),
+    #[error("begin with the data that are there")]
+    Existing(#[from] ExistingError),
+    #[error("look at the data folder")]
+    Host(#[from] HostError),
     #[error("start Raft")]
     Consensus(#[from] quorate_consensus::StartError),
     #[error("make a new cluster")]
@@ -121,6 +126,7 @@ impl Node {
         let mut identity = Identity::start(&mut disk, config.node, incarnation)?;
         let mut listeners = bind(&parts.net, &parts.raft, &config).await?;
         let pid_file = write_pid_file(config.pid_file())?;
+        let mut baseline = None;
         let cluster = match identity.cluster {
             Some(cluster) => cluster,
             None => {
@@ -130,7 +136,15 @@ impl Node {
                     tls: tls.as_ref(),
                 };
                 let cluster = if bootstrap {
-                    find.make(&parts.host, &mut random).await?
+                    let cluster = find.make(&parts.host, &mut random).await?;
+                    identity.brings_data = existing::is_there(&parts.host)?;
+                    if identity.brings_data {
+                        tracing::info!("the data folder has data: the cluster begins with them");
+                        let server = (&parts.settings, parts.server_version.as_str());
+                        let prepare = existing::prepare(&parts.net, &parts.host, server, &secrets);
+                        baseline = Some(Box::pin(prepare).await?);
+                    }
+                    cluster
                 } else {
                     Box::pin(wait_for_cluster(find, &identity, &mut listeners)).await
                 };
@@ -159,6 +173,9 @@ impl Node {
             start_consensus(&known, &mut registry, disk, parts.exec, &parts.raft).await?;
         if bootstrap {
             initialize(&known, &consensus).await?;
+        }
+        if known.identity.brings_data {
+            Box::pin(bring_data(&known, &consensus, baseline)).await?;
         }
         let (inputs, inputs_rx) = mpsc::channel(INPUTS);
         let wired = wiring::wire(
@@ -288,6 +305,36 @@ async fn initialize<N: Net, H: Host>(
         .await?)
 }
 
+/// Begins the log with the data that were there, if that was not done before.
+async fn bring_data<N: Net, H: Host>(
+    known: &Known<N, H>,
+    consensus: &Consensus,
+    prepared: Option<existing::Baseline>,
+) -> Result<(), StartError> {
+    if !existing::is_there(&known.host)? {
+        return Ok(());
+    }
+    let Some(leader) = existing::lead(consensus).await? else {
+        return Ok(());
+    };
+    let baseline = match prepared {
+        Some(baseline) => baseline,
+        // A start that was interrupted.
+        None => {
+            let server = (&known.settings, known.server_version.as_str());
+            existing::prepare(&known.net, &known.host, server, &known.secrets).await?
+        }
+    };
+    let marker = Marker {
+        cluster: known.cluster,
+        node: known.identity.node,
+        incarnation: known.identity.incarnation,
+        start_counter: known.identity.start_counter,
+        last_epoch: None,
+    };
+    Ok(existing::found(consensus, leader, &known.host, baseline, &marker).await?)
+}
+
 async fn bind<N: Net>(
     net: &N,
     raft: &tokio::runtime::Handle,
@@ -399,6 +446,7 @@ mod tests {
                 incarnation: quorate_types::Incarnation(1),
                 start_counter,
                 marked: 0,
+                brings_data: false,
             };
             consensus_config(&config, &identity, ClusterId(7), None).sit_out
         };

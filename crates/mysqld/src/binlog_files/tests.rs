@@ -115,3 +115,20 @@ fn what_was_cut_is_listed_and_removed_by_its_name() {
         assert!(binlogs.forget_kept(outside).is_err(), "{outside}");
     }
 }
+
+#[test]
+fn a_binlog_that_was_not_closed_is_named_whatever_it_is_called() {
+    let folder = tempfile::tempdir().unwrap();
+    let binlogs = binlogs(folder.path());
+    let data = &binlogs.data_folder;
+    let mut closed = vec![0; 100];
+    std::fs::write(data.join("binlog.000003"), &closed).unwrap();
+    assert_eq!(binlogs.left_open().unwrap(), None);
+    closed[21] = FLAG_IN_USE;
+    std::fs::write(data.join("mysql-bin.000007"), &closed).unwrap();
+    std::fs::write(data.join("mysql-bin.index"), "./mysql-bin.000007\n").unwrap();
+    let open = Some("mysql-bin.000007".to_owned());
+    assert_eq!(binlogs.left_open().unwrap(), open);
+    std::fs::write(data.join("mysql-bin.000007"), &closed[..10]).unwrap();
+    assert_eq!(binlogs.left_open().unwrap(), open);
+}
