@@ -46,6 +46,30 @@ async fn a_check_says_what_to_set() {
     let mut sql = Sql::socket(&cluster.node(node).socket())
         .await
         .expect("root");
+    changed_by_hand(program, &config, &mut sql).await;
+    let (fine, text) = check(program, &config);
+    println!("{text}");
+    assert!(fine, "{text}");
+    for expected in [
+        "WARNING: 'helper'@'%' has REPLICATION SLAVE, SYSTEM_VARIABLES_ADMIN\n    REVOKE",
+        "NOTE: tables without a primary key: app.keyless",
+    ] {
+        assert!(text.contains(expected), "{expected}: {text}");
+    }
+    a_node_that_is_down(&mut cluster, program, node, peer).await;
+    cluster.wait_until_whole(Duration::from_secs(60)).await;
+    let log = std::fs::read_to_string(cluster.node(node).log()).expect("its log");
+    assert!(
+        log.contains("preflight: 'helper'@'%' has"),
+        "said at the start too"
+    );
+    let expected = [EXPECTED, Cluster::PEER_LOST].concat();
+    assert_eq!(cluster.unexpected_log_lines(&expected), [] as [String; 0]);
+    cluster.stop().await;
+}
+
+/// Settings of a server that runs, each found with what to set.
+async fn changed_by_hand(program: &str, config: &Path, sql: &mut Sql) {
     for (statement, undo, forbids, expected) in [
         (
             "SET GLOBAL sync_binlog=0",
@@ -73,30 +97,11 @@ async fn a_check_says_what_to_set() {
         ),
     ] {
         sql.run(statement).await.expect(statement);
-        let (fine, text) = check(program, &config);
+        let (fine, text) = check(program, config);
         assert_eq!(fine, !forbids, "{statement}: {text}");
         assert!(text.contains(expected), "{statement}: {text}");
         sql.run(undo).await.expect(undo);
     }
-    let (fine, text) = check(program, &config);
-    println!("{text}");
-    assert!(fine, "{text}");
-    for expected in [
-        "WARNING: 'helper'@'%' has REPLICATION SLAVE, SYSTEM_VARIABLES_ADMIN\n    REVOKE",
-        "NOTE: tables without a primary key: app.keyless",
-    ] {
-        assert!(text.contains(expected), "{expected}: {text}");
-    }
-    a_node_that_is_down(&mut cluster, program, node, peer).await;
-    cluster.wait_until_whole(Duration::from_secs(60)).await;
-    let log = std::fs::read_to_string(cluster.node(node).log()).expect("its log");
-    assert!(
-        log.contains("preflight: 'helper'@'%' has"),
-        "said at the start too"
-    );
-    let expected = [EXPECTED, Cluster::PEER_LOST].concat();
-    assert_eq!(cluster.unexpected_log_lines(&expected), [] as [String; 0]);
-    cluster.stop().await;
 }
 
 /// Its folder, its ports and what it would share with others.

@@ -15,20 +15,7 @@ async fn binlogs_are_inspected_and_exported() {
     let program = env!("CARGO_BIN_EXE_quorate-under-test");
     let mut cluster = Cluster::start("inspect-export", program, Options::default()).await;
     let primary = cluster.wait_for_primary(SOON).await;
-    // An application's account may not ask for compression.
-    let mut sql = Sql::socket(&cluster.node(primary).socket())
-        .await
-        .expect("root");
-    for statement in [
-        "CREATE TABLE app.t (id INT PRIMARY KEY, w LONGTEXT)",
-        "INSERT INTO app.t VALUES (1, 'one')",
-        "SET SESSION binlog_transaction_compression=ON",
-        "INSERT INTO app.t VALUES (2, REPEAT('two', 1000000))",
-        "SET SESSION binlog_transaction_compression=OFF",
-        "INSERT INTO app.t VALUES (3, REPEAT('three', 4000000))",
-    ] {
-        sql.run(statement).await.expect(statement);
-    }
+    fill(&cluster, primary).await;
     let others = cluster.others(primary);
     assert_servers_equal(&cluster.sockets(), SOON).await;
 
@@ -92,6 +79,24 @@ async fn binlogs_are_inspected_and_exported() {
     .concat();
     assert_eq!(cluster.unexpected_log_lines(&expected), [] as [String; 0]);
     cluster.stop().await;
+}
+
+/// Rows, compressed and not, small and larger than a packet.
+async fn fill(cluster: &Cluster, primary: quorate_types::NodeId) {
+    // An application's account may not ask for compression.
+    let mut sql = Sql::socket(&cluster.node(primary).socket())
+        .await
+        .expect("root");
+    for statement in [
+        "CREATE TABLE app.t (id INT PRIMARY KEY, w LONGTEXT)",
+        "INSERT INTO app.t VALUES (1, 'one')",
+        "SET SESSION binlog_transaction_compression=ON",
+        "INSERT INTO app.t VALUES (2, REPEAT('two', 1000000))",
+        "SET SESSION binlog_transaction_compression=OFF",
+        "INSERT INTO app.t VALUES (3, REPEAT('three', 4000000))",
+    ] {
+        sql.run(statement).await.expect(statement);
+    }
 }
 
 fn quorate(program: &str, words: &[&str], dir: &Path) -> String {

@@ -137,13 +137,10 @@ impl Node {
                 };
                 let cluster = if bootstrap {
                     let cluster = find.make(&parts.host, &mut random).await?;
-                    identity.brings_data = existing::is_there(&parts.host)?;
-                    if identity.brings_data {
-                        tracing::info!("the data folder has data: the cluster begins with them");
-                        let server = (&parts.settings, parts.server_version.as_str());
-                        let prepare = existing::prepare(&parts.net, &parts.host, server, &secrets);
-                        baseline = Some(Box::pin(prepare).await?);
-                    }
+                    let server = (&parts.settings, parts.server_version.as_str());
+                    let look = prepare_existing(&parts.net, &parts.host, server, &secrets);
+                    baseline = Box::pin(look).await?;
+                    identity.brings_data = baseline.is_some();
                     cluster
                 } else {
                     Box::pin(wait_for_cluster(find, &identity, &mut listeners)).await
@@ -174,9 +171,7 @@ impl Node {
         if bootstrap {
             initialize(&known, &consensus).await?;
         }
-        if known.identity.brings_data {
-            Box::pin(bring_data(&known, &consensus, baseline)).await?;
-        }
+        Box::pin(bring_data(&known, &consensus, baseline)).await?;
         let (inputs, inputs_rx) = mpsc::channel(INPUTS);
         let wired = wiring::wire(
             &known,
@@ -305,13 +300,27 @@ async fn initialize<N: Net, H: Host>(
         .await?)
 }
 
+/// What the data begin with that are there already, if there are any.
+async fn prepare_existing<N: Net, H: Host>(
+    net: &N,
+    host: &H,
+    server: (&Settings, &str),
+    secrets: &Secrets,
+) -> Result<Option<existing::Baseline>, StartError> {
+    if !existing::is_there(host)? {
+        return Ok(None);
+    }
+    tracing::info!("the data folder has data: the cluster begins with them");
+    Ok(Some(existing::prepare(net, host, server, secrets).await?))
+}
+
 /// Begins the log with the data that were there, if that was not done before.
 async fn bring_data<N: Net, H: Host>(
     known: &Known<N, H>,
     consensus: &Consensus,
     prepared: Option<existing::Baseline>,
 ) -> Result<(), StartError> {
-    if !existing::is_there(&known.host)? {
+    if !known.identity.brings_data || !existing::is_there(&known.host)? {
         return Ok(());
     }
     let Some(leader) = existing::lead(consensus).await? else {
