@@ -39,6 +39,7 @@ mod roles;
 mod server;
 mod status;
 pub mod telemetry;
+mod verify;
 mod waiting;
 mod watchers;
 mod wiring;

@@ -32,6 +32,7 @@ fn node_view(role: Role) -> NodeView {
             name: "17-3".to_owned(),
             bytes: 4096,
         }],
+        differs: vec!["app.t".to_owned()],
     }
 }
 
