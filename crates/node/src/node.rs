@@ -9,6 +9,7 @@ use prometheus_client::registry::Registry;
 use quorate_consensus::{Consensus, ConsensusConfig, FatalError, Timings};
 use quorate_mysqld::{Host, HostError, Marker, Settings};
 use quorate_net::{Listener, Net, Tls, TlsError, require_tls_or_loopback};
+use quorate_proxy::RoleWatch;
 use quorate_role::Input;
 use quorate_storage::LogDisk;
 use quorate_types::{ClusterId, ClusterView, NodeId};
@@ -22,7 +23,9 @@ use crate::existing::{self, ExistingError};
 use crate::grpc::GrpcServer;
 use crate::identity::{Identity, IdentityError};
 use crate::parts::Parts;
+use crate::probe::Probe;
 use crate::random::Random;
+use crate::roles::Roles;
 use crate::waiting::Waiting;
 use crate::wiring;
 
@@ -71,7 +74,7 @@ pub struct Node {
     inputs: mpsc::Sender<Input>,
     stopped: watch::Receiver<bool>,
     fatal: watch::Receiver<Option<FatalError>>,
-    view: watch::Receiver<Arc<ClusterView>>,
+    roles: Roles,
     consensus: Consensus,
     tasks: JoinSet<()>,
     grpc: GrpcServer,
@@ -186,7 +189,7 @@ impl Node {
             inputs,
             stopped: wired.stopped,
             fatal: consensus.fatal(),
-            view: wired.view,
+            roles: wired.roles,
             consensus,
             tasks: wired.tasks,
             grpc: wired.grpc,
@@ -197,7 +200,15 @@ impl Node {
 
     #[must_use]
     pub fn view(&self) -> watch::Receiver<Arc<ClusterView>> {
-        self.view.clone()
+        self.roles.view()
+    }
+
+    #[must_use]
+    pub fn probe(&self) -> Probe {
+        Probe {
+            consensus: self.consensus.clone(),
+            roles: self.roles.clone(),
+        }
     }
 
     /// Hands leadership over if it has it, stops the server in good order, then Raft.

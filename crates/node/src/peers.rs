@@ -25,7 +25,7 @@ pub(crate) const REPORT_MAX: Duration = Duration::from_secs(2);
 pub(crate) type Reports = BTreeMap<NodeId, (NodeReport, Instant)>;
 
 /// A client of a node's admin service; it connects when it is used.
-pub(crate) fn admin_client<N: Net>(
+pub fn admin_client<N: Net>(
     net: &N,
     tls: Option<&Tls>,
     node: NodeId,

@@ -9,12 +9,10 @@ use prometheus_client::registry::Registry;
 use quorate_consensus::{Consensus, RaftService};
 use quorate_mysqld::{Host, ReplicationSource};
 use quorate_net::{BoxIo, Endpoint, Listener, Net, Tls};
-use quorate_proxy::{
-    Gate, GateHandle, GateParts, Proxy, ProxyHandle, ProxyParts, ProxySettings, RoleWatch,
-};
+use quorate_proxy::{Gate, GateHandle, GateParts, Proxy, ProxyHandle, ProxyParts, ProxySettings};
 use quorate_replication::{CaptureMetrics, Feed, FeedMetrics, FeedOptions, stable_identity};
 use quorate_role::{Input, Machine, Timing};
-use quorate_types::{ClusterView, KeptCut, NodeId, Uuid};
+use quorate_types::{KeptCut, NodeId, Uuid};
 use quorate_wire::v1::admin_server::AdminServer;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
@@ -53,7 +51,7 @@ const HANDSHAKES_MAX: usize = 64;
 /// What is left to hold when everything runs.
 pub(crate) struct Wired {
     pub(crate) stopped: watch::Receiver<bool>,
-    pub(crate) view: watch::Receiver<Arc<ClusterView>>,
+    pub(crate) roles: Roles,
     pub(crate) tasks: JoinSet<()>,
     pub(crate) grpc: GrpcServer,
 }
@@ -148,7 +146,7 @@ pub(crate) fn wire<N: Net, H: Host>(
     wiring.tasks.spawn(crate::http::serve(http, router));
     Wired {
         stopped,
-        view: roles.view(),
+        roles,
         tasks: wiring.tasks,
         grpc,
     }
