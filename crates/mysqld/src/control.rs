@@ -500,7 +500,7 @@ pub(crate) fn quote(text: &str) -> String {
     quoted
 }
 
-pub(crate) fn quote_name(name: &str) -> String {
+fn quote_name(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
 }
 

@@ -32,7 +32,6 @@ mod rules;
 mod seed;
 mod settings;
 mod sources;
-mod verify;
 mod version;
 
 pub use accounts::{Accounts, CAPTURE_USER, CLONE_USER, CONTROL_USER};
@@ -60,5 +59,4 @@ pub use repair::{
 };
 pub use seed::{Seed, SeedError, prepare_seed};
 pub use settings::{Finding, REPLICA_PARALLEL_WORKERS, Settings, is_owned, judge_variables};
-pub use verify::TableName;
 pub use version::{Version, VersionError};

@@ -37,7 +37,6 @@ pub struct Config {
     pub timing: Timing,
     pub read_only: ReadOnly,
     pub repair: Repair,
-    pub verify: Verify,
     pub log: Log,
 }
 
@@ -257,20 +256,6 @@ pub enum Errant {
     Clone,
     /// Leave it as it is, serving nothing, for somebody to look at.
     Stop,
-}
-
-/// The comparison of tables between servers in the background.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Verify {
-    /// How often the primary compares all tables with the replicas', in seconds; never if 0.
-    /// Default: 0.
-    #[serde(rename = "every_s", deserialize_with = "seconds")]
-    pub every: Duration,
-}
-
-fn seconds<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Duration, D::Error> {
-    u64::deserialize(input).map(Duration::from_secs)
 }
 
 /// What is written down about the node's own doing, and what of the Raft log is kept in memory.

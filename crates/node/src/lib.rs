@@ -40,7 +40,6 @@ mod roles;
 mod server;
 mod status;
 pub mod telemetry;
-mod verify;
 mod waiting;
 mod watchers;
 mod wiring;

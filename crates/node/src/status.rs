@@ -43,7 +43,6 @@ pub(crate) struct OwnView<N> {
     pub(crate) health: watch::Receiver<Health>,
     pub(crate) doing: watch::Receiver<String>,
     pub(crate) kept_cuts: watch::Receiver<Vec<KeptCut>>,
-    pub(crate) differs: watch::Receiver<BTreeSet<String>>,
 }
 
 impl<N: Net> OwnView<N> {
@@ -85,7 +84,6 @@ impl<N: Net> OwnView<N> {
             learner: self.consensus.view().borrow().learners.contains(&self.node),
             sessions: self.gate.read_only_sessions(),
             kept_cuts: self.kept_cuts.borrow().clone(),
-            differs: self.differs.borrow().iter().cloned().collect(),
         }
     }
 

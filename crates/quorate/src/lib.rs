@@ -14,7 +14,6 @@ mod demo;
 mod node;
 mod status;
 mod switchover;
-mod verify;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -54,7 +53,6 @@ fn execute(command: Command) -> anyhow::Result<()> {
         Command::Binlog(BinlogCommand::Inspect(args)) => block_on(binlog::inspect(args)),
         Command::Binlog(BinlogCommand::Export(args)) => block_on(binlog::export(args)),
         Command::Check(args) => block_on(check::run(&args)),
-        Command::Verify(args) => block_on(verify::run(&args)),
         Command::Certs(args) => certs::run(&args),
         Command::ExecServer { words } => {
             Err(quorate_mysqld::exec_server(words)).context("become the server")

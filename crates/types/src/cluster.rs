@@ -107,8 +107,6 @@ pub struct NodeView {
     pub sessions: u64,
     /// What repairs cut off its binlog, oldest first.
     pub kept_cuts: Vec<KeptCut>,
-    /// Tables that were found to differ from the primary's.
-    pub differs: Vec<String>,
 }
 
 /// What a repair cut off a server's binlog, kept for people to look at.

@@ -133,7 +133,6 @@ fn node_message(id: NodeId, view: &NodeView, raft: RaftRole) -> v1::Node {
         server_version: view.server_version.clone(),
         sessions: view.sessions,
         kept_cuts: view.kept_cuts.iter().map(kept_cut_message).collect(),
-        differs: view.differs.clone(),
         raft: v1::RaftRole::from(raft).into(),
     }
 }
@@ -152,7 +151,6 @@ fn node_from_message(node: v1::Node) -> Result<(NodeId, NodeView, RaftRole), Dec
         learner: raft == RaftRole::Learner,
         sessions: node.sessions,
         kept_cuts: node.kept_cuts.into_iter().map(kept_cut).collect(),
-        differs: node.differs,
     };
     Ok((NodeId(node.id), view, raft))
 }

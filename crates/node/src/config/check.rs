@@ -10,9 +10,7 @@ use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
 use super::finding::line_column;
-use super::{
-    Config, Dial, Finding, Listen, Log, Mysqld, Peer, ReadOnly, Repair, Timing, Tls, Verify,
-};
+use super::{Config, Dial, Finding, Listen, Log, Mysqld, Peer, ReadOnly, Repair, Timing, Tls};
 
 /// The file as written, before addresses are parsed and values are judged together.
 #[derive(Deserialize)]
@@ -33,8 +31,6 @@ struct Raw {
     read_only: ReadOnly,
     #[serde(default)]
     repair: Repair,
-    #[serde(default)]
-    verify: Verify,
     #[serde(default)]
     log: Log,
 }
@@ -148,7 +144,6 @@ impl Check<'_> {
             timing: raw.timing,
             read_only: raw.read_only,
             repair: raw.repair,
-            verify: raw.verify,
             log: Log {
                 file: raw.log.file.map(|file| folder.join(file)),
                 ..raw.log

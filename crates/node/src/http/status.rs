@@ -45,9 +45,6 @@ pub struct NodeJson {
     /// What repairs cut off its binlog, oldest first; left out when there is nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kept_cuts: Vec<KeptCutJson>,
-    /// Tables that were found to differ from the primary's; left out when there are none.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub differs: Vec<String>,
 }
 
 /// What a repair cut off a binlog, kept for people to look at.
@@ -117,7 +114,6 @@ impl StatusJson {
                 RaftJson::Follower
             },
             kept_cuts: node.kept_cuts.iter().map(kept_cut).collect(),
-            differs: node.differs.clone(),
         };
         Self {
             cluster: view.cluster.map(|id| id.to_string()).unwrap_or_default(),

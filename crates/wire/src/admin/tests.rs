@@ -32,7 +32,6 @@ fn node_view(role: Role) -> NodeView {
             name: "17-3".to_owned(),
             bytes: 4096,
         }],
-        differs: vec!["app.t".to_owned()],
     }
 }
 
