@@ -176,15 +176,9 @@ impl Node {
         }
         Box::pin(bring_data(&known, &consensus, baseline)).await?;
         let (inputs, inputs_rx) = mpsc::channel(INPUTS);
-        let wired = wiring::wire(
-            &known,
-            consensus.clone(),
-            raft_service,
-            listeners,
-            registry,
-            (inputs.clone(), inputs_rx),
-            &parts.raft,
-        );
+        let both = (inputs.clone(), inputs_rx);
+        let (log, raft) = (consensus.clone(), &parts.raft);
+        let wired = wiring::wire(&known, log, raft_service, listeners, registry, both, raft);
         Ok(Self {
             inputs,
             stopped: wired.stopped,
