@@ -71,6 +71,17 @@ impl Cluster {
     /// # Panics
     /// If it does not come up, with the reason and where the logs are.
     pub async fn start(story: &str, program: &str, options: Options) -> Self {
+        let mut cluster = Self::lay_out(story, program, options).await;
+        cluster.start_all().await;
+        cluster.make_app().await;
+        cluster
+    }
+
+    /// Makes the folders and configurations of a new cluster, and starts nothing.
+    ///
+    /// # Panics
+    /// If there is no MySQL, or the folders cannot be made.
+    pub async fn lay_out(story: &str, program: &str, options: Options) -> Self {
         // One cluster at a time on a machine: their timings would be each other's noise.
         let machine = machine_lock().await.expect("lock the machine");
         // A first run fetches MySQL and makes the seed: that is no part of how long nodes take.
@@ -83,19 +94,25 @@ impl Cluster {
             .join(story);
         let dir = story_dir(dir);
         let (nodes, links) = lay_out(&dir, program, &options).await;
-        let mut cluster = Self {
+        Self {
             nodes,
             links,
             dir,
             _machine: machine,
-        };
-        let first = *cluster.nodes.keys().next().expect("a cluster has nodes");
-        for (id, node) in &mut cluster.nodes {
+        }
+    }
+
+    /// Starts the nodes, the first one as the founder, and waits until the cluster serves and every
+    /// node is a healthy member.
+    ///
+    /// # Panics
+    /// If it does not come up, with the reason and where the logs are.
+    pub async fn start_all(&mut self) {
+        let first = *self.nodes.keys().next().expect("a cluster has nodes");
+        for (id, node) in &mut self.nodes {
             node.start(*id == first);
         }
-        cluster.wait_until_whole(Duration::from_secs(90)).await;
-        cluster.make_app().await;
-        cluster
+        self.wait_until_whole(Duration::from_secs(90)).await;
     }
 
     async fn make_app(&self) {

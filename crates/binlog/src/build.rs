@@ -54,6 +54,12 @@ impl EventBuilder {
     /// The event at the head of a file. `version` is cut at 50 bytes.
     #[must_use]
     pub fn format_description(&self, version: &str, flags: u16) -> Bytes {
+        self.format_with_types(version, flags, usize::MAX)
+    }
+
+    /// Of a server that knows so many types of events: 41 before MySQL 8.3, 42 since.
+    #[must_use]
+    pub fn format_with_types(&self, version: &str, flags: u16, types: usize) -> Bytes {
         // Fixed lengths per event type; readers of version 4 go by their own knowledge.
         const POST_HEADERS: [u8; 42] = [
             0, 13, 0, 8, 0, 0, 0, 0, 4, 0, 4, 0, 0, 0, 99, 0, 4, 26, 8, 0, 0, 0, 0, 0, 0, 2, 0, 0,
@@ -66,7 +72,7 @@ impl EventBuilder {
         body.extend_from_slice(&text);
         body.extend_from_slice(&self.timestamp.to_le_bytes());
         body.push(EventHeader::LEN as u8);
-        body.extend_from_slice(&POST_HEADERS);
+        body.extend_from_slice(&POST_HEADERS[..types.min(POST_HEADERS.len())]);
         body.push((self.algorithm == ChecksumAlgorithm::Crc32).into());
         self.event(EventType::FORMAT_DESCRIPTION, flags, &body)
     }
@@ -253,11 +259,17 @@ impl FileBuilder {
     /// With format description and `Previous_gtids`, as a server begins a file.
     #[must_use]
     pub fn new(events: EventBuilder, previous: &GtidSet) -> Self {
+        Self::with_format(events, &events.format_description("9.7.4", 0), previous)
+    }
+
+    /// The same with another server's format description.
+    #[must_use]
+    pub fn with_format(events: EventBuilder, format: &Bytes, previous: &GtidSet) -> Self {
         let mut file = Self {
             events,
             bytes: MAGIC.to_vec(),
         };
-        file.push(&events.format_description("9.7.4", 0));
+        file.push(format);
         file.push(&events.previous_gtids(previous));
         file
     }

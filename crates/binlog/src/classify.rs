@@ -1,5 +1,7 @@
 //! May a transaction be cut from a binlog's end, so that the server rolls it back?
 
+use std::fmt;
+
 use crate::body::Query;
 use crate::boundary::{Ending, Step};
 use crate::event::EventType;
@@ -27,6 +29,19 @@ pub enum Form {
     Ddl,
     /// A statement or the first phase of an XA transaction.
     Xa,
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rollbackable(Form::Rows) => f.write_str("rows"),
+            Self::Rollbackable(Form::Payload) => f.write_str("rows, compressed"),
+            Self::Rollbackable(Form::Ddl) => f.write_str("DDL or an account statement"),
+            Self::Rollbackable(Form::Xa) => f.write_str("XA"),
+            Self::Inert => f.write_str("changes nothing"),
+            Self::NotRollbackable(obstacle) => write!(f, "not rolled back: {obstacle}"),
+        }
+    }
 }
 
 /// Why a transaction cannot be rolled back.

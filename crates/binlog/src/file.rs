@@ -32,7 +32,10 @@ pub enum ScanError {
         #[source]
         source: io::Error,
     },
-    #[error("binlog file is encrypted (binlog_encryption=ON): it cannot be checked or cut")]
+    #[error(
+        "the binlog file is encrypted, so it can be neither checked nor cut. While the server runs: \
+         SET GLOBAL binlog_encryption=OFF, then FLUSH BINARY LOGS and PURGE BINARY LOGS"
+    )]
     Encrypted,
 }
 
@@ -83,6 +86,7 @@ pub struct FileScanner<R> {
     reader: R,
     offset: u64,
     algorithm: ChecksumAlgorithm,
+    server_version: String,
     phase: Phase,
     /// Between damage and the next GTID event.
     resyncing: bool,
@@ -117,6 +121,7 @@ impl<R: Read> FileScanner<R> {
             reader,
             offset: 0,
             algorithm: ChecksumAlgorithm::Off,
+            server_version: String::new(),
             phase: Phase::Magic,
             resyncing: false,
             assembler: Assembler::new(),
@@ -131,6 +136,12 @@ impl<R: Read> FileScanner<R> {
     #[must_use]
     pub fn offset(&self) -> u64 {
         self.offset
+    }
+
+    /// Who wrote the file, and whether its events have checksums: as far as it was read.
+    #[must_use]
+    pub fn written_by(&self) -> (&str, ChecksumAlgorithm) {
+        (&self.server_version, self.algorithm)
     }
 
     /// What comes next; none at the end of the file.
@@ -351,6 +362,7 @@ impl<R: Read> FileScanner<R> {
             }
             Ok(format) => {
                 self.algorithm = format.algorithm;
+                self.server_version = format.server_version;
                 self.phase = Phase::Events;
                 Ok(Step::Outside)
             }

@@ -4,7 +4,7 @@ use bytes::{BufMut, Bytes};
 use quorate_types::{BinlogPosition, GtidSet, Uuid};
 
 use crate::client::{Answer, Connection, QueryError};
-use crate::command::{BinlogDumpGtid, DUMP_HEARTBEAT_V2, RegisterReplica};
+use crate::command::{BinlogDumpGtid, DUMP_HEARTBEAT_V2, DUMP_NON_BLOCK, RegisterReplica};
 use crate::cursor::ParseError;
 use crate::error::ServerError;
 use crate::packet::{PacketError, PacketReader, PacketWriter, SequenceCheck};
@@ -154,11 +154,28 @@ impl ReplicaConnection {
     /// Asks for everything outside `executed`. The file's name is left empty and the position is 4,
     /// so that nothing but the set decides.
     pub async fn dump_gtid(
-        mut self,
+        self,
         executed: &GtidSet,
     ) -> Result<(DumpReader, AckWriter), QueryError> {
+        self.dump(executed, DUMP_HEARTBEAT_V2).await
+    }
+
+    /// The same, but it ends with what there is.
+    pub async fn dump_gtid_to_the_end(
+        self,
+        executed: &GtidSet,
+    ) -> Result<(DumpReader, AckWriter), QueryError> {
+        let flags = DUMP_HEARTBEAT_V2 | DUMP_NON_BLOCK;
+        self.dump(executed, flags).await
+    }
+
+    async fn dump(
+        mut self,
+        executed: &GtidSet,
+        flags: u16,
+    ) -> Result<(DumpReader, AckWriter), QueryError> {
         let request = BinlogDumpGtid {
-            flags: DUMP_HEARTBEAT_V2,
+            flags,
             server_id: self.server_id,
             file: String::new(),
             position: DUMP_POSITION,

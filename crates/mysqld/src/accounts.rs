@@ -39,8 +39,32 @@ impl Accounts {
         let what = "keep the sidecar's accounts out of the binlog";
         session.run(what, "SET SESSION sql_log_bin=0").await?;
         session.set_writable().await?;
+        let version = session.identity().await?.version;
+        for sql in self.statements(version) {
+            session.run("make the sidecar's accounts", &sql).await?;
+        }
+        session.set_read_only(5).await?;
+        session
+            .run("log again", "SET SESSION sql_log_bin=1")
+            .await
+            .map(drop)
+    }
+
+    /// The same for `--init-file` of a server whose `root` has a password. It holds passwords.
+    #[must_use]
+    pub fn script(&self, version: Version) -> String {
+        let mut script = "SET SESSION sql_log_bin=0;\nSET SESSION sql_mode='';\n".to_owned();
+        for sql in self.statements(version) {
+            // A statement of the file is a line of it.
+            script.push_str(&sql.replace('\n', " "));
+            script.push_str(";\n");
+        }
+        script
+    }
+
+    fn statements(&self, version: Version) -> Vec<String> {
         // To keep the definers of events: one privilege became two.
-        let definer = if session.identity().await?.version < Version::new(8, 2, 0) {
+        let definer = if version < Version::new(8, 2, 0) {
             "SET_USER_ID"
         } else {
             "SET_ANY_DEFINER, ALLOW_NONEXISTENT_DEFINER"
@@ -52,23 +76,18 @@ impl Accounts {
             (CAPTURE_USER, &self.capture, capture),
             (CLONE_USER, &self.clone, "BACKUP_ADMIN"),
         ];
+        let mut statements = Vec::new();
         for (user, password, privileges) in accounts {
             for host in HOSTS {
                 let account = format!("{}@{}", quote(user), quote(host));
                 let password = quote(password.expose());
-                for sql in [
+                statements.extend([
                     format!("CREATE USER IF NOT EXISTS {account}"),
                     format!("ALTER USER {account} IDENTIFIED BY {password} PASSWORD EXPIRE NEVER"),
                     format!("GRANT {privileges} ON *.* TO {account}"),
-                ] {
-                    session.run("make the sidecar's accounts", &sql).await?;
-                }
+                ]);
             }
         }
-        session.set_read_only(5).await?;
-        session
-            .run("log again", "SET SESSION sql_log_bin=1")
-            .await
-            .map(drop)
+        statements
     }
 }

@@ -3,13 +3,19 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use quorate_types::KeptCut;
 
 use crate::host::BinlogFiles;
 
 const INDEX: &str = "binlog.index";
-/// Where mysqld writes a new index before it renames it.
-const INDEX_OF_A_CRASH: &str = "binlog.index_crash_safe";
-const INDEX_NEW: &str = "binlog.index_quorate";
+/// Behind the index's name: where mysqld writes a new one before it renames it.
+const OF_A_CRASH: &str = "_crash_safe";
+/// The same for us.
+const OF_A_CUT: &str = "_quorate";
+/// Beside the copies of a cut.
+const DESCRIPTION: &str = "repair.txt";
 
 /// Magic, then the format description's header, whose flags are at byte 17.
 const FLAGS_AT: u64 = 4 + 17;
@@ -20,9 +26,71 @@ const FLAG_IN_USE: u8 = 1;
 pub struct LocalBinlogs {
     pub(crate) data_folder: PathBuf,
     pub(crate) cut_folder: PathBuf,
+    index: String,
 }
 
 impl LocalBinlogs {
+    /// Of a server that the sidecar starts.
+    #[must_use]
+    pub fn new(data_folder: PathBuf, cut_folder: PathBuf) -> Self {
+        let index = INDEX.to_owned();
+        Self {
+            data_folder,
+            cut_folder,
+            index,
+        }
+    }
+
+    /// Of any server, to be looked at: its binlog may have another name.
+    ///
+    /// # Errors
+    /// If the folder has no index of a binlog, or several.
+    pub fn find(data_folder: &Path) -> io::Result<Self> {
+        let found = indexes(data_folder)?;
+        match found.as_slice() {
+            [first] => Ok(first.clone()),
+            [first, ..] if first == INDEX => Ok(first.clone()),
+            [] => Err("no index of a binlog (binlog.index) is there".to_owned()),
+            several => Err(format!("several binlogs: {}", several.join(", "))),
+        }
+        .map(|index| Self {
+            index,
+            ..Self::new(data_folder.to_owned(), PathBuf::new())
+        })
+        .map_err(|text| io::Error::new(io::ErrorKind::InvalidInput, text))
+    }
+
+    /// The index file's name.
+    #[must_use]
+    pub fn index(&self) -> &str {
+        &self.index
+    }
+
+    /// Whether a line of the index names a file of the data folder, in whatever way.
+    fn is_own(&self, folder: &Path) -> bool {
+        let same = || {
+            let (one, other) = (folder.canonicalize(), self.data_folder.canonicalize());
+            matches!((one, other), (Ok(one), Ok(other)) if one == other)
+        };
+        folder == Path::new(".") || folder == self.data_folder || folder.is_absolute() && same()
+    }
+
+    fn kept_folder(&self, label: &str) -> io::Result<PathBuf> {
+        let plain = Path::new(label).file_name() == Some(label.as_ref());
+        if !plain {
+            let text = format!("`{label}` names no kept cut");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        Ok(self.cut_folder.join(label))
+    }
+
+    fn make_kept_folder(&self, label: &str) -> io::Result<PathBuf> {
+        let folder = self.kept_folder(label)?;
+        std::fs::create_dir_all(&folder)?;
+        sync_folder(&self.cut_folder)?;
+        Ok(folder)
+    }
+
     fn path(&self, file: &str) -> io::Result<PathBuf> {
         if file.is_empty() || file.contains('/') {
             let text = format!("`{file}` is no binlog file of this folder");
@@ -38,7 +106,8 @@ impl LocalBinlogs {
             text.push_str(file);
             text.push('\n');
         }
-        replace_file(&self.data_folder, INDEX, INDEX_NEW, text.as_bytes())
+        let new = format!("{}{OF_A_CUT}", self.index);
+        replace_file(&self.data_folder, &self.index, &new, text.as_bytes())
     }
 }
 
@@ -52,14 +121,14 @@ impl BinlogFiles for LocalBinlogs {
             Err(error) => Err(error),
         };
         // A server that was killed between removing the old index and renaming the new one.
-        let text = match read(INDEX)? {
+        let text = match read(&self.index)? {
             Some(text) => text,
-            None => read(INDEX_OF_A_CRASH)?.unwrap_or_default(),
+            None => read(&format!("{}{OF_A_CRASH}", self.index))?.unwrap_or_default(),
         };
         let mut files = Vec::new();
         for line in text.lines().filter(|line| !line.is_empty()) {
             let (folder, file) = line.rsplit_once('/').unwrap_or((".", line));
-            if folder != "." && Path::new(folder) != self.data_folder {
+            if !self.is_own(Path::new(folder)) {
                 let text = format!("the binlog index names `{line}`, outside the data folder");
                 return Err(io::Error::new(io::ErrorKind::InvalidData, text));
             }
@@ -72,20 +141,88 @@ impl BinlogFiles for LocalBinlogs {
         File::open(self.path(file)?)
     }
 
+    fn left_open(&self) -> io::Result<Option<String>> {
+        for index in indexes(&self.data_folder)? {
+            let binlogs = Self {
+                index,
+                ..self.clone()
+            };
+            let Some(last) = binlogs.list()?.pop() else {
+                continue;
+            };
+            let mut flags = [0];
+            // One that is too short to have flags was never closed.
+            let read = binlogs.open(&last)?.read_exact_at(&mut flags, FLAGS_AT);
+            if read.is_err() || flags[0] & FLAG_IN_USE != 0 {
+                return Ok(Some(last));
+            }
+        }
+        Ok(None)
+    }
+
     fn length(&self, file: &str) -> io::Result<u64> {
         Ok(std::fs::metadata(self.path(file)?)?.len())
     }
 
     fn keep_aside(&self, label: &str, file: &str, range: Range<u64>) -> io::Result<()> {
-        std::fs::create_dir_all(&self.cut_folder)?;
+        let folder = self.make_kept_folder(label)?;
         let mut source = self.open(file)?;
         source.seek(SeekFrom::Start(range.start))?;
-        let name = format!("{label}-{file}-{}", range.start);
-        let mut target = File::create(self.cut_folder.join(name))?;
+        let name = format!("{file}-{}", range.start);
+        let mut target = File::create(folder.join(name))?;
         let length = range.end.saturating_sub(range.start);
         io::copy(&mut source.take(length), &mut target)?;
         target.sync_all()?;
-        sync_folder(&self.cut_folder)
+        sync_folder(&folder)
+    }
+
+    fn describe_kept(&self, label: &str, text: &str) -> io::Result<()> {
+        let folder = self.make_kept_folder(label)?;
+        let new = format!("{DESCRIPTION}.new");
+        replace_file(&folder, DESCRIPTION, &new, text.as_bytes())
+    }
+
+    fn kept(&self) -> io::Result<Vec<KeptCut>> {
+        let entries = match std::fs::read_dir(&self.cut_folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut kept = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            // Earlier versions kept files without a folder.
+            let files = match entry.file_type()?.is_dir() {
+                true => std::fs::read_dir(entry.path())?.collect::<io::Result<Vec<_>>>()?,
+                false => Vec::new(),
+            };
+            let modified = entry.metadata()?.modified()?;
+            let at = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
+            let mut bytes = match files.is_empty() {
+                true => entry.metadata()?.len(),
+                false => 0,
+            };
+            for file in files {
+                bytes += file.metadata()?.len();
+            }
+            kept.push(KeptCut {
+                at_ms: u64::try_from(at.as_millis()).unwrap_or(u64::MAX),
+                name: entry.file_name().to_string_lossy().into_owned(),
+                bytes,
+            });
+        }
+        Ok(kept)
+    }
+
+    fn forget_kept(&self, name: &str) -> io::Result<()> {
+        let path = self.kept_folder(name)?;
+        let removed = match path.is_dir() {
+            true => std::fs::remove_dir_all(&path),
+            false => std::fs::remove_file(&path),
+        };
+        match removed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn drop_after(&self, last: &str) -> io::Result<()> {
@@ -126,6 +263,21 @@ impl BinlogFiles for LocalBinlogs {
     }
 }
 
+/// The names of the indexes of all binlogs in a folder, ours first.
+fn indexes(folder: &Path) -> io::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let name = name.strip_suffix(OF_A_CRASH).unwrap_or(&name).to_owned();
+        let relay = name.contains("relay");
+        if name.ends_with(".index") && !relay && !found.contains(&name) {
+            found.push(name);
+        }
+    }
+    found.sort_by_key(|name| name != INDEX);
+    Ok(found)
+}
+
 /// Writes a file so that a crash leaves the old one or the new one.
 pub(crate) fn replace_file(
     folder: &Path,
@@ -146,59 +298,4 @@ pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn binlogs(folder: &Path) -> LocalBinlogs {
-        let binlogs = LocalBinlogs {
-            data_folder: folder.join("mysql"),
-            cut_folder: folder.join("cut"),
-        };
-        std::fs::create_dir(&binlogs.data_folder).unwrap();
-        for i in 1..=3 {
-            let name = format!("binlog.00000{i}");
-            std::fs::write(binlogs.data_folder.join(name), vec![i; 100]).unwrap();
-        }
-        let index = "./binlog.000001\n./binlog.000002\n./binlog.000003\n";
-        std::fs::write(binlogs.data_folder.join(INDEX), index).unwrap();
-        binlogs
-    }
-
-    #[test]
-    fn a_cut_keeps_the_tail_aside_and_can_be_repeated() {
-        let folder = tempfile::tempdir().unwrap();
-        let binlogs = binlogs(folder.path());
-        for _ in 0..2 {
-            binlogs
-                .keep_aside(
-                    "4",
-                    "binlog.000002",
-                    60..binlogs.length("binlog.000002").unwrap(),
-                )
-                .unwrap();
-            binlogs.drop_after("binlog.000002").unwrap();
-            if binlogs.length("binlog.000002").unwrap() == 100 {
-                let kept = std::fs::read(folder.path().join("cut/4-binlog.000002-60")).unwrap();
-                assert_eq!(kept, [2; 40]);
-            }
-            binlogs.truncate("binlog.000002", 60).unwrap();
-            assert_eq!(binlogs.list().unwrap(), ["binlog.000001", "binlog.000002"]);
-            assert_eq!(binlogs.length("binlog.000002").unwrap(), 60);
-            assert!(!binlogs.data_folder.join("binlog.000003").exists());
-        }
-        assert!(binlogs.truncate("binlog.000002", 61).is_err());
-    }
-
-    #[test]
-    fn the_index_that_a_crash_left_is_read_and_foreign_folders_are_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let binlogs = binlogs(folder.path());
-        let index = binlogs.data_folder.join(INDEX);
-        std::fs::rename(&index, binlogs.data_folder.join(INDEX_OF_A_CRASH)).unwrap();
-        assert_eq!(binlogs.list().unwrap().len(), 3);
-        binlogs.drop_after("binlog.000003").unwrap();
-        assert!(index.exists());
-        std::fs::write(&index, "/elsewhere/binlog.000001\n").unwrap();
-        assert!(binlogs.list().is_err());
-    }
-}
+mod tests;

@@ -3,7 +3,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use quorate_types::Uuid;
+use quorate_types::{KeptCut, Uuid};
 
 use crate::marker::{Marker, MarkerParseError};
 use crate::seed::SeedError;
@@ -45,6 +45,8 @@ pub enum HostError {
     Seed(#[from] SeedError),
     #[error("the data folder belongs to another process")]
     NotOurs,
+    #[error("servers of this host run no statements by themselves")]
+    NoInitFile,
     #[error("a process still uses the data folder")]
     InUse,
     #[error(
@@ -124,6 +126,22 @@ pub trait Host: Clone + Send + Sync + 'static {
     /// The uuid that a server of this folder has from its next start on.
     fn write_server_uuid(&self, uuid: Uuid) -> Result<(), HostError>;
 
+    /// Statements that a server of this folder runs before anybody reaches it (`--init-file`): they
+    /// may hold passwords, so only the owner may read them.
+    fn write_init_file(&self, _sql: &str) -> Result<PathBuf, HostError> {
+        Err(HostError::NoInitFile)
+    }
+
+    /// Whether there is one: a server of this process, or of one before it, may run on the folder.
+    fn has_init_file(&self) -> bool {
+        false
+    }
+
+    /// One that is gone is no error.
+    fn remove_init_file(&self) -> Result<(), HostError> {
+        Ok(())
+    }
+
     /// None if the folder has no marker.
     fn read_marker(&self) -> Result<Option<Marker>, HostError>;
 
@@ -149,11 +167,32 @@ pub trait BinlogFiles: Send + Sync + 'static {
 
     fn open(&self, file: &str) -> io::Result<Self::File>;
 
+    /// A binlog file that its server did not close, of this binlog or of one of another name that is
+    /// in the folder too; none if all were closed, or there are none.
+    fn left_open(&self) -> io::Result<Option<String>> {
+        Ok(None)
+    }
+
     fn length(&self, file: &str) -> io::Result<u64>;
 
-    /// Copies a range of `file` into the folder of cut tails, under a name made of `label`, the
-    /// file's name and the range's start. Keeping it again replaces the copy.
+    /// Copies a range of `file` into the folder `label` among the cuts that are kept, under a name
+    /// made of the file's and the range's start. Keeping it again replaces the copy.
     fn keep_aside(&self, label: &str, file: &str, range: Range<u64>) -> io::Result<()>;
+
+    /// Says beside the copies, for people, what they are.
+    fn describe_kept(&self, _label: &str, _text: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// The cuts that are kept, in no order.
+    fn kept(&self) -> io::Result<Vec<KeptCut>> {
+        Ok(Vec::new())
+    }
+
+    /// Removes a kept cut. One that is gone is no error.
+    fn forget_kept(&self, _name: &str) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Takes all files after `last` out of the index, then removes them.
     fn drop_after(&self, last: &str) -> io::Result<()>;

@@ -109,6 +109,22 @@ pub async fn find_or_fetch(
     Installation::in_tree(tree).await
 }
 
+/// The same, but nothing is fetched: none if there is none.
+pub async fn find_installed(options: &FindOptions) -> Result<Option<Installation>, FindError> {
+    if let Some(path) = &options.explicit {
+        return Installation::at(path).await.map(Some);
+    }
+    if let Some(path) = on_path("mysqld")
+        && let Ok(installation) = Installation::at(&path).await
+    {
+        return Ok(Some(installation));
+    }
+    match PackageTree::open(&options.cache.join("mysql")) {
+        Some(tree) => Installation::in_tree(tree).await.map(Some),
+        None => Ok(None),
+    }
+}
+
 impl Installation {
     /// The installation that `path`, a mysqld or a folder that holds one, belongs to.
     pub async fn at(path: &Path) -> Result<Self, FindError> {

@@ -15,12 +15,16 @@ mod control;
 mod debian;
 mod exec_server;
 mod file_lock;
+mod first_data;
 mod first_session;
 mod host;
 mod inert;
+mod inspect;
 mod installation;
+mod kept_cuts;
 mod local_host;
 mod marker;
+mod preflight;
 mod process;
 mod repair;
 mod replacement;
@@ -40,9 +44,14 @@ pub use file_lock::{FileLock, machine_lock};
 pub use first_session::{FirstSessionError, first_session};
 pub use host::{Beside, BinlogFiles, Host, HostError, Signal};
 pub use inert::inert_groups;
-pub use installation::{FindError, FindOptions, Installation, default_cache, find_or_fetch};
+pub use inspect::{FileReport, Inspection, inspect};
+pub use installation::{
+    FindError, FindOptions, Installation, default_cache, find_installed, find_or_fetch,
+};
+pub use kept_cuts::prune_kept_cuts;
 pub use local_host::{LocalHost, LocalHostOptions};
 pub use marker::{Marker, MarkerParseError};
+pub use preflight::{CheckFinding, Facts, Severity, compare_facts};
 pub use process::ServerProcess;
 pub use repair::{
     AcceptedIndex, RepairError, RepairReport, Repaired, cut_tail, ensure_stopped, judge,

@@ -24,6 +24,8 @@ const OWNER_LOCK: &str = "quorate.lock";
 const SERVER_LOCK: &str = "quorate.server-lock";
 pub(crate) const MARKER: &str = "quorate.marker";
 const MARKER_NEW: &str = "quorate.marker-new";
+/// What a server runs at its start on data that were there before.
+const INIT_FILE: &str = "quorate.init.sql";
 /// InnoDB locks this one for as long as it runs.
 const SYSTEM_TABLESPACE: &str = "ibdata1";
 
@@ -281,6 +283,33 @@ impl Host for LocalHost {
             .map_err(at("write auto.cnf in", folder))
     }
 
+    fn write_init_file(&self, sql: &str) -> Result<PathBuf, HostError> {
+        use std::io::Write;
+        use std::os::unix::fs::OpenOptionsExt;
+        let path = self.in_data_folder(INIT_FILE);
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(&path).map_err(at("make", &path))?;
+        file.write_all(sql.as_bytes())
+            .and_then(|()| file.sync_all())
+            .map_err(at("write", &path))?;
+        Ok(path)
+    }
+
+    fn has_init_file(&self) -> bool {
+        self.in_data_folder(INIT_FILE).exists()
+    }
+
+    fn remove_init_file(&self) -> Result<(), HostError> {
+        let path = self.in_data_folder(INIT_FILE);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(at("remove", &path)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn read_marker(&self) -> Result<Option<Marker>, HostError> {
         let path = self.in_data_folder(MARKER);
         match std::fs::read_to_string(&path) {
@@ -300,10 +329,8 @@ impl Host for LocalHost {
         &self,
         work: impl FnOnce(&LocalBinlogs) -> T + Send + 'static,
     ) -> T {
-        let binlogs = LocalBinlogs {
-            data_folder: self.options.data_folder.clone(),
-            cut_folder: self.options.cut_folder.clone(),
-        };
+        let options = &self.options;
+        let binlogs = LocalBinlogs::new(options.data_folder.clone(), options.cut_folder.clone());
         match tokio::task::spawn_blocking(move || work(&binlogs)).await {
             Ok(result) => result,
             Err(error) => std::panic::resume_unwind(error.into_panic()),

@@ -1,8 +1,11 @@
 //! What happens to a server's files before it may start again.
 
+use std::fmt::Write as _;
 use std::io;
 
-use quorate_binlog::{Class, CloneReason, Cut, CutPlan, FileScanner, Found, Planner, ScanError};
+use quorate_binlog::{
+    Class, CloneReason, Cut, CutPlan, FileScanner, Found, Planner, ScanError, TailGroup,
+};
 use quorate_types::{Gtid, GtidSet};
 
 use crate::host::{BinlogFiles, Host, HostError, Signal};
@@ -94,18 +97,7 @@ pub async fn cut_tail<H: Host>(
     if !host.data_folder_is_free()? {
         return Err(HostError::InUse.into());
     }
-    let cut = move |binlogs: &H::Binlogs| -> Result<Repaired, RepairError> {
-        let (plan, inert) = judge(binlogs, &index)?;
-        let cut = match plan {
-            CutPlan::Nothing => None,
-            CutPlan::Clone { reason } => return Ok(Repaired::MustClone(reason)),
-            CutPlan::Cut(cut) => {
-                carry_out(binlogs, &label, &cut)?;
-                Some(cut)
-            }
-        };
-        Ok(Repaired::MayStart(RepairReport { cut, inert }))
-    };
+    let cut = move |binlogs: &H::Binlogs| judge_and_cut(binlogs, &label, &index);
     let repaired = host.with_binlogs(cut).await?;
     match &repaired {
         Repaired::MayStart(RepairReport { cut: Some(cut), .. }) => tracing::warn!(
@@ -119,6 +111,23 @@ pub async fn cut_tail<H: Host>(
         Repaired::MustClone(reason) => tracing::warn!(%reason, "the server must be cloned"),
     }
     Ok(repaired)
+}
+
+fn judge_and_cut<B: BinlogFiles>(
+    binlogs: &B,
+    label: &str,
+    index: &impl AcceptedIndex,
+) -> Result<Repaired, RepairError> {
+    let (plan, inert) = judge(binlogs, index)?;
+    let cut = match plan {
+        CutPlan::Nothing => None,
+        CutPlan::Clone { reason } => return Ok(Repaired::MustClone(reason)),
+        CutPlan::Cut(cut) => {
+            carry_out(binlogs, label, &cut)?;
+            Some(cut)
+        }
+    };
+    Ok(Repaired::MayStart(RepairReport { cut, inert }))
 }
 
 /// What cutting would do, without doing it. The server may run; its last transactions may then be
@@ -170,6 +179,10 @@ fn gtids(of: impl Iterator<Item = Gtid>) -> GtidSet {
 }
 
 fn carry_out<B: BinlogFiles>(binlogs: &B, label: &str, cut: &Cut) -> Result<(), RepairError> {
+    let text = describe(cut);
+    binlogs
+        .describe_kept(label, &text)
+        .map_err(at("describe what is cut of", &cut.file))?;
     let length = |file: &str| binlogs.length(file).map_err(at("measure", file));
     let keep = |file: &str, start: u64| {
         let end = length(file)?;
@@ -188,7 +201,27 @@ fn carry_out<B: BinlogFiles>(binlogs: &B, label: &str, cut: &Cut) -> Result<(), 
         .map_err(at("truncate", &cut.file))
 }
 
+/// For whoever looks at what was kept.
+fn describe(cut: &Cut) -> String {
+    let mut text = format!(
+        "cut off before the server started, since nobody was told that it is committed\n\
+         {} from byte {} on\n",
+        cut.file, cut.offset
+    );
+    for file in &cut.drop_files {
+        let _ = writeln!(text, "{file}, all of it");
+    }
+    for TailGroup { file, group } in &cut.tail {
+        let (gtid, start, end) = (group.gtid, group.start, group.end);
+        let _ = writeln!(text, "{gtid} {file} {start} to {end}, {}", group.class);
+    }
+    text
+}
+
 fn at(what: &'static str, file: &str) -> impl FnOnce(io::Error) -> RepairError {
     let file = file.to_owned();
     move |source| RepairError::Files { what, file, source }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,19 +7,22 @@ use std::time::Duration;
 use quorate_consensus::Consensus;
 use quorate_proxy::{ProxyHandle, RoleWatch};
 use quorate_role::Input;
-use quorate_types::{ClusterId, Incarnation, Member, Members, NodeId, Role};
+use quorate_types::{ClusterId, GtidSet, Incarnation, Member, Members, NodeId, Role};
 use quorate_wire::NodeReport;
 use quorate_wire::v1::admin_server::Admin;
 use quorate_wire::v1::{
-    CloneReply, CloneRequest, HoldReply, HoldRequest, JoinReply, JoinRequest, LeaderHint,
-    MembersReply, MembersRequest, NodeStatusReply, NodeStatusRequest, StatusReply, StatusRequest,
-    SwitchoverReply, SwitchoverRequest,
+    CheckReply, CheckRequest, CloneReply, CloneRequest, ExportRequest, HoldReply, HoldRequest,
+    JoinReply, JoinRequest, LeaderHint, MembersReply, MembersRequest, NodeStatusReply,
+    NodeStatusRequest, StatusReply, StatusRequest, SwitchoverReply, SwitchoverRequest,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use crate::checking::Check;
 use crate::cloning::{Ask, ClonePermits, PermitError};
+use crate::export::{Export, Exported};
 use crate::membership::{JoinError, Membership};
 use crate::roles::Roles;
 
@@ -42,6 +45,13 @@ pub(crate) struct AdminService {
     pub(crate) forward: Forward,
     pub(crate) addresses: BTreeMap<NodeId, String>,
     pub(crate) proxy: ProxyHandle,
+    pub(crate) questions: Questions,
+}
+
+/// What only looks, and has nothing to do with the rest of the service.
+pub(crate) struct Questions {
+    pub(crate) export: Export,
+    pub(crate) check: Check,
 }
 
 impl AdminService {
@@ -236,6 +246,21 @@ impl Admin for AdminService {
             }
             Err(error) => Ok(Response::new(reply(None, error.to_string()))),
         }
+    }
+
+    type ExportBinlogStream = ReceiverStream<Exported>;
+
+    async fn export_binlog(
+        &self,
+        request: Request<ExportRequest>,
+    ) -> Result<Response<Self::ExportBinlogStream>, Status> {
+        let executed = GtidSet::try_from_wire(&request.into_inner().executed_gtid_set)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        Ok(Response::new((self.questions.export)(executed)))
+    }
+
+    async fn check(&self, _: Request<CheckRequest>) -> Result<Response<CheckReply>, Status> {
+        Ok(Response::new((self.questions.check)().await?))
     }
 
     async fn members(&self, _: Request<MembersRequest>) -> Result<Response<MembersReply>, Status> {

@@ -228,12 +228,23 @@ impl Default for ReadOnly {
     }
 }
 
-/// What becomes of a server that no cut can mend.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+/// What becomes of a server that no cut can mend, and of what a cut took away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Repair {
     /// A server that holds other data than the accepted transactions made. Default: `clone`.
     pub errant: Errant,
+    /// How long a copy of what was cut off a binlog is kept, in days. Default: 30.
+    pub keep_cuts_days: u32,
+}
+
+impl Default for Repair {
+    fn default() -> Self {
+        Self {
+            errant: Errant::default(),
+            keep_cuts_days: 30,
+        }
+    }
 }
 
 /// What to do with a server that holds what was never accepted.

@@ -19,6 +19,9 @@ pub struct Identity {
     /// The last start that is known to stand in the data folder's marker too. A marker with a lower
     /// count was brought back from an image; one with a higher count than ours is another's.
     pub marked: u64,
+    /// It founded its cluster on data that were there: until the folder has a marker, what the log
+    /// begins with may be missing.
+    pub brings_data: bool,
 }
 
 /// Why a Raft folder's identity cannot be used.
@@ -51,6 +54,9 @@ impl Identity {
         if let Some(cluster) = self.cluster {
             let _ = writeln!(text, "cluster {cluster}");
         }
+        if self.brings_data {
+            text.push_str("brings_data yes\n");
+        }
         text
     }
 
@@ -65,6 +71,7 @@ impl Identity {
             incarnation: Incarnation(0),
             start_counter: 0,
             marked: 0,
+            brings_data: false,
         };
         for line in lines {
             let (name, value) = line.split_once(' ')?;
@@ -73,6 +80,7 @@ impl Identity {
                 "incarnation" => identity.incarnation = value.parse().ok()?,
                 "start_counter" => identity.start_counter = value.parse().ok()?,
                 "marked" => identity.marked = value.parse().ok()?,
+                "brings_data" => identity.brings_data = value == "yes",
                 "cluster" => identity.cluster = Some(value.parse().ok()?),
                 _ => return None,
             }
@@ -101,6 +109,7 @@ impl Identity {
                 incarnation: new_incarnation,
                 start_counter: 0,
                 marked: 0,
+                brings_data: false,
             },
         };
         if identity.node != node {
@@ -149,6 +158,7 @@ impl Identity {
                 ..marker
             })?;
             self.marked = self.start_counter;
+            self.brings_data = false;
             self.save(disk)?;
         }
         Ok(())
@@ -191,6 +201,7 @@ mod tests {
             incarnation: Incarnation(7),
             start_counter: 2,
             marked: 0,
+            brings_data: false,
         };
         assert_eq!(second, expected);
         let other = Identity::start(&mut disk, NodeId(3), Incarnation(8));

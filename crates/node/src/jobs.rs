@@ -4,6 +4,7 @@ mod clone;
 mod demote;
 mod events;
 mod inert;
+mod preflight;
 mod promote;
 mod repair;
 mod stop;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_consensus::Consensus;
-use quorate_mysqld::{ControlError, Host, Marker, ReplicationSource};
+use quorate_mysqld::{CheckFinding, ControlError, Host, Marker, ReplicationSource};
 use quorate_net::Net;
 use quorate_replication::CaptureMetrics;
 use quorate_role::{Input, Job, JobId, JobResult};
@@ -52,6 +53,8 @@ pub(crate) struct JobContext<N, H: Host> {
     pub(crate) clone: CloneParts,
     /// What the running job is at, for people.
     pub(crate) doing: watch::Sender<String>,
+    /// What was said already of what speaks against the server.
+    pub(crate) told: std::sync::Mutex<Vec<CheckFinding>>,
 }
 
 /// Why a job did not succeed.

@@ -11,10 +11,13 @@
 
 mod adapters;
 mod admin;
+mod checking;
 mod cloning;
 mod cluster_id;
 pub mod config;
 mod driver;
+mod existing;
+mod export;
 mod grpc;
 mod guard;
 mod holding;
@@ -23,11 +26,13 @@ mod identity;
 mod inert;
 mod jobs;
 mod joining;
+mod kept_cuts;
 mod membership;
 mod node;
 mod parts;
 mod peers;
 mod permit_client;
+mod preflight;
 mod probe;
 mod random;
 mod recent;
@@ -40,8 +45,10 @@ mod watchers;
 mod wiring;
 
 pub use cluster_id::BootstrapError;
+pub use existing::ExistingError;
 pub use identity::{Identity, IdentityError};
 pub use node::{Node, StartError};
 pub use parts::{OpenLog, Parts};
 pub use peers::admin_client;
+pub use preflight::preflight;
 pub use probe::Probe;

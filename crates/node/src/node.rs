@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use quorate_consensus::{Consensus, ConsensusConfig, FatalError, Timings};
-use quorate_mysqld::{Host, Settings};
+use quorate_mysqld::{Host, HostError, Marker, Settings};
 use quorate_net::{Listener, Net, Tls, TlsError, require_tls_or_loopback};
 use quorate_proxy::RoleWatch;
 use quorate_role::Input;
@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 
 use crate::cluster_id::{BootstrapError, ClusterFinder};
 use crate::config::{Config, Secrets};
+use crate::existing::{self, ExistingError};
 use crate::grpc::GrpcServer;
 use crate::identity::{Identity, IdentityError};
 use crate::parts::Parts;
@@ -51,6 +52,10 @@ pub enum StartError {
     },
     #[error(transparent)]
     Bootstrap(#[from] BootstrapError),
+    #[error("begin with the data that are there")]
+    Existing(#[from] ExistingError),
+    #[error("look at the data folder")]
+    Host(#[from] HostError),
     #[error("start Raft")]
     Consensus(#[from] quorate_consensus::StartError),
     #[error("make a new cluster")]
@@ -125,6 +130,7 @@ impl Node {
         let mut identity = Identity::start(&mut disk, config.node, incarnation)?;
         let mut listeners = bind(&parts.net, &parts.raft, &config).await?;
         let pid_file = write_pid_file(config.pid_file())?;
+        let mut baseline = None;
         let cluster = match identity.cluster {
             Some(cluster) => cluster,
             None => {
@@ -134,7 +140,12 @@ impl Node {
                     tls: tls.as_ref(),
                 };
                 let cluster = if bootstrap {
-                    find.make(&parts.host, &mut random).await?
+                    let cluster = find.make(&parts.host, &mut random).await?;
+                    let server = (&parts.settings, parts.server_version.as_str());
+                    let look = prepare_existing(&parts.net, &parts.host, server, &secrets);
+                    baseline = Box::pin(look).await?;
+                    identity.brings_data = baseline.is_some();
+                    cluster
                 } else {
                     Box::pin(wait_for_cluster(find, &identity, &mut listeners)).await
                 };
@@ -165,16 +176,11 @@ impl Node {
         if bootstrap {
             initialize(&known, &consensus).await?;
         }
+        Box::pin(bring_data(&known, &consensus, baseline)).await?;
         let (inputs, inputs_rx) = mpsc::channel(INPUTS);
-        let wired = wiring::wire(
-            &known,
-            consensus.clone(),
-            raft_service,
-            listeners,
-            registry,
-            (inputs.clone(), inputs_rx),
-            &parts.raft,
-        );
+        let both = (inputs.clone(), inputs_rx);
+        let (log, raft) = (consensus.clone(), &parts.raft);
+        let wired = wiring::wire(&known, log, raft_service, listeners, registry, both, raft);
         Ok(Self {
             inputs,
             stopped: wired.stopped,
@@ -229,7 +235,7 @@ impl Node {
 }
 
 /// Refuses listeners that others could reach without a certificate; the node's certificates, if any.
-fn closed_doors(config: &Config) -> Result<Option<Tls>, StartError> {
+pub(crate) fn closed_doors(config: &Config) -> Result<Option<Tls>, StartError> {
     let load = |tls: &crate::config::Tls| Tls::load(&tls.ca, &tls.cert, &tls.key);
     let tls = config.tls.as_ref().map(load).transpose()?;
     let listen = &config.listen;
@@ -301,6 +307,50 @@ async fn initialize<N: Net, H: Host>(
     Ok(consensus
         .initialize_single(known.config.listen.grpc.to_string())
         .await?)
+}
+
+/// What the data begin with that are there already, if there are any.
+async fn prepare_existing<N: Net, H: Host>(
+    net: &N,
+    host: &H,
+    server: (&Settings, &str),
+    secrets: &Secrets,
+) -> Result<Option<existing::Baseline>, StartError> {
+    if !existing::is_there(host)? {
+        return Ok(None);
+    }
+    tracing::info!("the data folder has data: the cluster begins with them");
+    Ok(Some(existing::prepare(net, host, server, secrets).await?))
+}
+
+/// Begins the log with the data that were there, if that was not done before.
+async fn bring_data<N: Net, H: Host>(
+    known: &Known<N, H>,
+    consensus: &Consensus,
+    prepared: Option<existing::Baseline>,
+) -> Result<(), StartError> {
+    if !known.identity.brings_data || !existing::is_there(&known.host)? {
+        return Ok(());
+    }
+    let Some(leader) = existing::lead(consensus).await? else {
+        return Ok(());
+    };
+    let baseline = match prepared {
+        Some(baseline) => baseline,
+        // A start that was interrupted.
+        None => {
+            let server = (&known.settings, known.server_version.as_str());
+            existing::prepare(&known.net, &known.host, server, &known.secrets).await?
+        }
+    };
+    let marker = Marker {
+        cluster: known.cluster,
+        node: known.identity.node,
+        incarnation: known.identity.incarnation,
+        start_counter: known.identity.start_counter,
+        last_epoch: None,
+    };
+    Ok(existing::found(consensus, leader, &known.host, baseline, &marker).await?)
 }
 
 async fn bind<N: Net>(
@@ -414,6 +464,7 @@ mod tests {
                 incarnation: quorate_types::Incarnation(1),
                 start_counter,
                 marked: 0,
+                brings_data: false,
             };
             consensus_config(&config, &identity, ClusterId(7), None).sit_out
         };

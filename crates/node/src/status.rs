@@ -9,7 +9,9 @@ use quorate_consensus::{Consensus, RaftView};
 use quorate_net::Net;
 use quorate_proxy::{GateHandle, RoleWatch};
 use quorate_role::{Candidate, Input};
-use quorate_types::{ClusterId, ClusterView, Incarnation, LogIndex, NodeId, NodeView, Role};
+use quorate_types::{
+    ClusterId, ClusterView, Incarnation, KeptCut, LogIndex, NodeId, NodeView, Role,
+};
 use quorate_wire::{NodeReport, RaftRole};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -40,6 +42,7 @@ pub(crate) struct OwnView<N> {
     pub(crate) control: watch::Receiver<Control>,
     pub(crate) health: watch::Receiver<Health>,
     pub(crate) doing: watch::Receiver<String>,
+    pub(crate) kept_cuts: watch::Receiver<Vec<KeptCut>>,
 }
 
 impl<N: Net> OwnView<N> {
@@ -80,6 +83,7 @@ impl<N: Net> OwnView<N> {
             server_version: health.version,
             learner: self.consensus.view().borrow().learners.contains(&self.node),
             sessions: self.gate.read_only_sessions(),
+            kept_cuts: self.kept_cuts.borrow().clone(),
         }
     }
 

@@ -10,16 +10,18 @@ use quorate_net::Tls;
 use quorate_types::{ClusterView, Incarnation, LogIndex, NodeId, NodeView, Role, Term};
 use quorate_wire::v1::admin_server::{Admin, AdminServer};
 use quorate_wire::v1::{
-    CloneReply, CloneRequest, HoldReply, HoldRequest, JoinReply, JoinRequest, MembersReply,
-    MembersRequest, NodeStatusReply, NodeStatusRequest, StatusReply, StatusRequest,
-    SwitchoverReply, SwitchoverRequest,
+    CheckReply, CheckRequest, CloneReply, CloneRequest, ExportRequest, HoldReply, HoldRequest,
+    JoinReply, JoinRequest, MembersReply, MembersRequest, NodeStatusReply, NodeStatusRequest,
+    StatusReply, StatusRequest, SwitchoverReply, SwitchoverRequest,
 };
 use quorate_wire::{NodeReport, RaftRole};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::config::Config;
+use crate::export::Exported;
 use crate::http::{StatusJson, StatusSource};
 use crate::node::Listeners;
 use crate::wiring::secure;
@@ -147,6 +149,19 @@ impl Admin for Waiting {
     }
 
     async fn join(&self, _: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {
+        Err(self.refusal())
+    }
+
+    type ExportBinlogStream = ReceiverStream<Exported>;
+
+    async fn export_binlog(
+        &self,
+        _: Request<ExportRequest>,
+    ) -> Result<Response<Self::ExportBinlogStream>, Status> {
+        Err(self.refusal())
+    }
+
+    async fn check(&self, _: Request<CheckRequest>) -> Result<Response<CheckReply>, Status> {
         Err(self.refusal())
     }
 

@@ -12,7 +12,7 @@ use quorate_net::{BoxIo, Endpoint, Listener, Net, Tls};
 use quorate_proxy::{Gate, GateHandle, GateParts, Proxy, ProxyHandle, ProxyParts, ProxySettings};
 use quorate_replication::{CaptureMetrics, Feed, FeedMetrics, FeedOptions, stable_identity};
 use quorate_role::{Input, Machine, Timing};
-use quorate_types::{NodeId, Uuid};
+use quorate_types::{KeptCut, NodeId, Uuid};
 use quorate_wire::v1::admin_server::AdminServer;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
@@ -20,15 +20,18 @@ use tokio::time::timeout;
 use tonic::service::Routes;
 
 use crate::adapters::Log;
-use crate::admin::{AdminService, Forward};
+use crate::admin::{AdminService, Forward, Questions};
+use crate::checking::checker;
 use crate::cloning::ClonePermits;
 use crate::config::Errant;
 use crate::driver::{Control, Driver};
+use crate::export::{Export, Exporter};
 use crate::grpc::GrpcServer;
 use crate::holding::Holding;
 use crate::inert::OwnGroups;
 use crate::jobs::{CloneParts, JobContext};
 use crate::joining::Joining;
+use crate::kept_cuts::KeptCuts;
 use crate::membership::Membership;
 use crate::node::{AdminChannel, HANDSHAKE_MAX, Known, Listeners, addresses, known_nodes};
 use crate::peers::{Reports, admin_client, ask_peer};
@@ -75,6 +78,7 @@ struct Controlled {
     control: watch::Receiver<Control>,
     health: watch::Receiver<Health>,
     doing: watch::Receiver<String>,
+    kept_cuts: watch::Receiver<Vec<KeptCut>>,
     stopped: watch::Receiver<bool>,
 }
 
@@ -125,10 +129,14 @@ pub(crate) fn wire<N: Net, H: Host>(
     if let Some(listener) = listeners.own_feed {
         wiring.feed(listener, None);
     }
+    let questions = Questions {
+        export: wiring.export(own_feed.clone()),
+        check: checker(known.net.clone(), server_logins(known)),
+    };
     let controlled = wiring.role_control(gate.clone(), holding, own_feed, inputs_rx);
     let stopped = controlled.stopped.clone();
     let (maker, own) = wiring.status(gate, &controlled);
-    let admin = wiring.admin(own, controlled.health, proxy);
+    let admin = wiring.admin(own, controlled.health, proxy, questions);
     let grpc = wiring.grpc(raft_service, admin, listeners.grpc, raft);
     let router = crate::http::router(Arc::new(maker), Arc::new(wiring.registry));
     let mut http = listeners.http;
@@ -238,6 +246,20 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
         self.tasks.spawn(feed.run(listener));
     }
 
+    fn export(&self, feed: Endpoint) -> Export {
+        let (mut uuid, _) = stable_identity(self.known.cluster);
+        // Neither the feed's nor capture's.
+        uuid.0[14] ^= 0x80;
+        let exporter = Exporter {
+            net: self.known.net.clone(),
+            feed,
+            user: FEED_USER.to_owned(),
+            password: self.known.secrets.feed.clone(),
+            uuid,
+        };
+        Arc::new(move |executed| exporter.start(executed))
+    }
+
     fn role_control(
         &mut self,
         gate: GateHandle,
@@ -286,6 +308,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             driver.run(inputs_rx).await;
             stopped_tx.send_replace(true);
         });
+        let kept_cuts = self.kept_cuts(running.clone());
         let watcher = Arc::new(Watcher {
             net: known.net.clone(),
             host: known.host.clone(),
@@ -310,8 +333,26 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             control,
             health,
             doing: doing.subscribe(),
+            kept_cuts,
             stopped,
         }
+    }
+
+    fn kept_cuts(
+        &mut self,
+        running: watch::Receiver<Option<crate::server::Running<H>>>,
+    ) -> watch::Receiver<Vec<KeptCut>> {
+        let days = self.known.config.repair.keep_cuts_days;
+        let (kept, receiver) = watch::channel(Vec::new());
+        let keeper = KeptCuts {
+            host: self.known.host.clone(),
+            running,
+            wall_clock: self.known.wall_clock.clone(),
+            keep: Duration::from_secs(u64::from(days) * 24 * 60 * 60),
+            kept,
+        };
+        self.tasks.spawn(keeper.run());
+        receiver
     }
 
     fn jobs(
@@ -355,6 +396,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             left_out: known.left_out,
             clone: self.clone_parts(health),
             doing,
+            told: std::sync::Mutex::default(),
         }
     }
 
@@ -404,6 +446,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             control: controlled.control.clone(),
             health: controlled.health.clone(),
             doing: controlled.doing.clone(),
+            kept_cuts: controlled.kept_cuts.clone(),
         };
         let maker = ViewMaker {
             own: own.clone(),
@@ -421,6 +464,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
         own: OwnView<N>,
         health: watch::Receiver<Health>,
         proxy: ProxyHandle,
+        questions: Questions,
     ) -> AdminService {
         let known = self.known;
         let membership = Membership::new(self.consensus.clone(), known_nodes(&known.config));
@@ -447,6 +491,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             forward: self.forward.clone(),
             addresses: addresses(&known.config),
             proxy,
+            questions,
         }
     }
 
@@ -499,12 +544,16 @@ struct ServerParts<H: Host> {
     logins: Logins,
 }
 
-fn server_state<N: Net, H: Host>(known: &Known<N, H>) -> ServerParts<H> {
-    let logins = Logins {
+fn server_logins<N: Net, H: Host>(known: &Known<N, H>) -> Logins {
+    Logins {
         socket: Endpoint::Unix(known.config.mysqld.socket.clone()),
         control: known.secrets.control.clone(),
         capture: known.secrets.capture.clone(),
-    };
+    }
+}
+
+fn server_state<N: Net, H: Host>(known: &Known<N, H>) -> ServerParts<H> {
+    let logins = server_logins(known);
     let running = watch::Sender::new(None);
     let state = ServerState {
         host: known.host.clone(),

@@ -25,6 +25,10 @@ pub(crate) enum Command {
     /// Show the members of a cluster.
     #[command(subcommand)]
     Members(MembersCommand),
+    Check(CheckArgs),
+    /// Look at binlogs.
+    #[command(subcommand)]
+    Binlog(BinlogCommand),
     Certs(CertsArgs),
     /// Become a server process. For the sidecar itself.
     #[command(hide = true, name = quorate_mysqld::EXEC_SERVER)]
@@ -107,6 +111,59 @@ pub(crate) struct SwitchoverArgs {
 pub(crate) enum MembersCommand {
     /// List the nodes with their part in Raft.
     List(Address),
+}
+
+/// Look for what speaks against starting a node, or against its server, and say what to set.
+///
+/// It reads the configuration, looks at the data folder, at the server if it runs, and compares it
+/// with those of the peers that answer. Nothing is changed. The exit code is 1 if a start is
+/// forbidden.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CheckArgs {
+    /// The node's configuration.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BinlogCommand {
+    Inspect(InspectArgs),
+    Export(ExportArgs),
+}
+
+/// Write the accepted transactions that a node still has into binlog files, for mysqlbinlog.
+///
+/// It ends with what the node knows to be accepted. The names are in order in binlog.index.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ExportArgs {
+    #[command(flatten)]
+    pub(crate) at: Address,
+    /// A folder that is new or empty.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Leave out these transactions.
+    #[arg(long, value_name = "GTID_SET", default_value = "")]
+    pub(crate) without: String,
+}
+
+/// Show what a server's binlog holds, and what a repair would cut off it. Nothing is changed.
+///
+/// Without --addr or --accepted every whole transaction counts as accepted, so that only damage
+/// shows.
+#[derive(Debug, clap::Args)]
+pub(crate) struct InspectArgs {
+    /// A node's folder, or a server's data folder.
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// Ask this node (its gRPC address) what the cluster accepted; best the one that leads.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) addr: Option<Endpoint>,
+    /// With --addr, for a cluster with TLS: as in `quorate status`.
+    #[arg(long, value_name = "DIR", requires = "addr")]
+    pub(crate) certs: Option<PathBuf>,
+    /// The accepted transactions, as a GTID set.
+    #[arg(long, value_name = "GTID_SET", conflicts_with = "addr")]
+    pub(crate) accepted: Option<String>,
 }
 
 #[derive(Clone, Debug, clap::Args)]

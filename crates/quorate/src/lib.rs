@@ -7,7 +7,9 @@
 
 mod admin;
 mod args;
+mod binlog;
 mod certs;
+mod check;
 mod demo;
 mod node;
 mod status;
@@ -19,7 +21,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 
-use args::{Args, Command, MembersCommand};
+use args::{Args, BinlogCommand, Command, MembersCommand};
 
 /// The whole program: what `main` of every binary that is the product calls.
 pub fn main() -> ExitCode {
@@ -48,6 +50,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn execute(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Node(args) => node::run(&args),
+        Command::Binlog(BinlogCommand::Inspect(args)) => block_on(binlog::inspect(args)),
+        Command::Binlog(BinlogCommand::Export(args)) => block_on(binlog::export(args)),
+        Command::Check(args) => block_on(check::run(&args)),
         Command::Certs(args) => certs::run(&args),
         Command::ExecServer { words } => {
             Err(quorate_mysqld::exec_server(words)).context("become the server")

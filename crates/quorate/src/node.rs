@@ -6,7 +6,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context;
 use quorate_mysqld::{
-    FindOptions, LocalHost, LocalHostOptions, Settings, default_cache, find_or_fetch, prepare_seed,
+    FindOptions, Installation, LocalHost, LocalHostOptions, Seed, Settings, default_cache,
+    find_or_fetch, prepare_seed,
 };
 use quorate_net::TokioNet;
 use quorate_node::config::{Config, Secrets};
@@ -109,25 +110,22 @@ async fn serve(
     }
 }
 
-/// The real network, server and disk.
-async fn parts(
+/// Where to look for a mysqld.
+pub(crate) fn find_options(config: &Config) -> FindOptions {
+    let named = config.mysqld.program.clone();
+    FindOptions {
+        explicit: named.or_else(|| std::env::var_os("QUORATE_MYSQLD").map(PathBuf::from)),
+        cache: default_cache(),
+    }
+}
+
+/// This machine, with the node's folders.
+pub(crate) fn host(
     config: &Config,
-    raft: &Handle,
-) -> anyhow::Result<Parts<TokioNet, LocalHost, SledDisk>> {
-    let cache = default_cache();
-    let explicit = config
-        .mysqld
-        .program
-        .clone()
-        .or_else(|| std::env::var_os("QUORATE_MYSQLD").map(PathBuf::from));
-    let find = FindOptions {
-        explicit,
-        cache: cache.clone(),
-    };
-    let installation = find_or_fetch(&find, &|what| tracing::info!("{what}")).await?;
-    let seed = prepare_seed(&installation, &cache).await?;
-    let server_version = installation.version.to_string();
-    let host = LocalHost::new(LocalHostOptions {
+    installation: Installation,
+    seed: Seed,
+) -> anyhow::Result<LocalHost> {
+    Ok(LocalHost::new(LocalHostOptions {
         installation,
         seed,
         launcher: std::env::current_exe().context("find this program's own file")?,
@@ -135,7 +133,20 @@ async fn parts(
         cut_folder: config.dir.join("cut"),
         log_file: config.dir.join("mysqld.log"),
         pid_file: config.mysqld_pid_file(),
-    });
+    }))
+}
+
+/// The real network, server and disk.
+async fn parts(
+    config: &Config,
+    raft: &Handle,
+) -> anyhow::Result<Parts<TokioNet, LocalHost, SledDisk>> {
+    let cache = default_cache();
+    let find = find_options(config);
+    let installation = find_or_fetch(&find, &|what| tracing::info!("{what}")).await?;
+    let seed = prepare_seed(&installation, &cache).await?;
+    let server_version = installation.version.to_string();
+    let host = host(config, installation, seed)?;
     let mut settings = Settings::new(
         server_id(config),
         config.mysqld.port,
@@ -168,7 +179,7 @@ async fn parts(
 }
 
 /// Unlike every other node's; the low numbers are left to servers that exist.
-fn server_id(config: &Config) -> u32 {
+pub(crate) fn server_id(config: &Config) -> u32 {
     1000 + config.node.0 as u32
 }
 

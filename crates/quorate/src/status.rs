@@ -56,7 +56,7 @@ pub(crate) async fn list_members(at: Address) -> anyhow::Result<()> {
 }
 
 /// A node's status, or an error that says which node did not answer.
-async fn fetch(at: &Address) -> anyhow::Result<StatusJson> {
+pub(crate) async fn fetch(at: &Address) -> anyhow::Result<StatusJson> {
     let ask = async {
         let mut client = admin::connect(at).await?;
         let reply = client
@@ -102,10 +102,20 @@ fn table(status: &StatusJson) -> String {
             node.message.clone(),
         ]
     });
-    text + &columns(
+    text += &columns(
         ["NODE", "ROLE", "HEALTHY", "RAFT", "LAG", "MYSQLD", ""],
         rows,
-    )
+    );
+    for node in &status.nodes {
+        for cut in &node.kept_cuts {
+            let (id, name, bytes) = (node.id, &cut.name, cut.bytes);
+            let _ = writeln!(
+                text,
+                "node {id} keeps cut/{name}, {bytes} bytes that a repair cut off its binlog"
+            );
+        }
+    }
+    text
 }
 
 /// Left-aligned columns, each as wide as its longest cell.

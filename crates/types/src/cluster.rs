@@ -105,4 +105,16 @@ pub struct NodeView {
     pub learner: bool,
     /// Open read-only sessions, for balancing.
     pub sessions: u64,
+    /// What repairs cut off its binlog, oldest first.
+    pub kept_cuts: Vec<KeptCut>,
+}
+
+/// What a repair cut off a server's binlog, kept for people to look at.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KeptCut {
+    /// When it was kept, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Of its folder, in the node's folder of cuts.
+    pub name: String,
+    pub bytes: u64,
 }

@@ -1,7 +1,8 @@
 use std::collections::BTreeMap;
 
 use quorate_types::{
-    ClusterId, ClusterView, GtidSet, Incarnation, LogIndex, NodeId, NodeView, Role, Term, Uuid,
+    ClusterId, ClusterView, GtidSet, Incarnation, KeptCut, LogIndex, NodeId, NodeView, Role, Term,
+    Uuid,
 };
 
 use crate::{DecodeError, required, v1};
@@ -131,6 +132,7 @@ fn node_message(id: NodeId, view: &NodeView, raft: RaftRole) -> v1::Node {
         lag_transactions: view.lag_transactions,
         server_version: view.server_version.clone(),
         sessions: view.sessions,
+        kept_cuts: view.kept_cuts.iter().map(kept_cut_message).collect(),
         raft: v1::RaftRole::from(raft).into(),
     }
 }
@@ -148,8 +150,25 @@ fn node_from_message(node: v1::Node) -> Result<(NodeId, NodeView, RaftRole), Dec
         server_version: node.server_version,
         learner: raft == RaftRole::Learner,
         sessions: node.sessions,
+        kept_cuts: node.kept_cuts.into_iter().map(kept_cut).collect(),
     };
     Ok((NodeId(node.id), view, raft))
+}
+
+fn kept_cut_message(cut: &KeptCut) -> v1::KeptCut {
+    v1::KeptCut {
+        name: cut.name.clone(),
+        bytes: cut.bytes,
+        at_ms: cut.at_ms,
+    }
+}
+
+fn kept_cut(cut: v1::KeptCut) -> KeptCut {
+    KeptCut {
+        at_ms: cut.at_ms,
+        name: cut.name,
+        bytes: cut.bytes,
+    }
 }
 
 impl From<Role> for v1::Role {

@@ -1,4 +1,4 @@
-use quorate_types::{ClusterView, NodeId, NodeView};
+use quorate_types::{ClusterView, KeptCut, NodeId, NodeView};
 use serde::{Deserialize, Serialize};
 
 /// What `/api/status` answers and `quorate status --json` prints. Scripts rely on it: fields are
@@ -42,6 +42,19 @@ pub struct NodeJson {
     pub executed_gtid_set: String,
     pub lag_transactions: u64,
     pub raft: RaftJson,
+    /// What repairs cut off its binlog, oldest first; left out when there is nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept_cuts: Vec<KeptCutJson>,
+}
+
+/// What a repair cut off a binlog, kept for people to look at.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptCutJson {
+    /// Of its folder in `cut/` of the node.
+    pub name: String,
+    pub bytes: u64,
+    /// Milliseconds since 1970.
+    pub at_ms: u64,
 }
 
 /// A node's part in Raft.
@@ -73,6 +86,14 @@ pub struct RecentEvent {
     pub what: String,
 }
 
+fn kept_cut(cut: &KeptCut) -> KeptCutJson {
+    KeptCutJson {
+        name: cut.name.clone(),
+        bytes: cut.bytes,
+        at_ms: cut.at_ms,
+    }
+}
+
 impl StatusJson {
     /// The view as JSON has it; `recent` is empty and for the caller to fill.
     #[must_use]
@@ -92,6 +113,7 @@ impl StatusJson {
             } else {
                 RaftJson::Follower
             },
+            kept_cuts: node.kept_cuts.iter().map(kept_cut).collect(),
         };
         Self {
             cluster: view.cluster.map(|id| id.to_string()).unwrap_or_default(),

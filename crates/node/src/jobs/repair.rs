@@ -194,6 +194,8 @@ impl<N: Net, H: Host> JobContext<N, H> {
         if let Some(finding) = findings.first() {
             return Err(JobError::Settings(finding.to_string()));
         }
+        self.preflight(session).await?;
+        let session = server.session(&self.net).await?;
         let identity = session.identity().await?;
         let executed = session.gtid_executed().await?;
         self.settle(None).await;

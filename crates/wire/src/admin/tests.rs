@@ -27,6 +27,11 @@ fn node_view(role: Role) -> NodeView {
         server_version: "9.7.4".to_owned(),
         learner: role == Role::Cloning,
         sessions: 12,
+        kept_cuts: vec![KeptCut {
+            at_ms: 1_700_000_000_000,
+            name: "17-3".to_owned(),
+            bytes: 4096,
+        }],
     }
 }
 

@@ -1,0 +1,83 @@
+//! `quorate check`.
+
+use anyhow::bail;
+use quorate_mysqld::{CheckFinding, Facts, Seed, Severity, find_installed};
+use quorate_net::TokioNet;
+use quorate_node::config::{Config, Secrets};
+
+use crate::args::CheckArgs;
+use crate::node;
+
+pub(crate) async fn run(args: &CheckArgs) -> anyhow::Result<()> {
+    let config = Config::load(&args.config)?;
+    let secrets = Secrets::load(&config.secrets)?;
+    let options = node::find_options(&config);
+    let mut findings = Vec::new();
+    let mut facts = Facts::new();
+    let host = match find_installed(&options).await {
+        Ok(Some(installation)) => {
+            let version = installation.version;
+            println!("mysqld {version}: {}", installation.executable().display());
+            let series = format!("{}.{}", version.major, version.minor);
+            facts.insert("release series".to_owned(), series);
+            // No server is made here.
+            let seed = Seed::at(options.cache.join(format!("seed-{version}")));
+            Some(node::host(&config, installation, seed)?)
+        }
+        Ok(None) => {
+            findings.push(CheckFinding::new(
+                Severity::Notes,
+                "there is no mysqld on PATH or in the cache folder",
+                "set mysqld.program, or let a start fetch one",
+            ));
+            None
+        }
+        Err(error) => {
+            findings.push(CheckFinding::new(
+                Severity::Forbids,
+                error.to_string(),
+                "set mysqld.program to MySQL 8.0.26 or later",
+            ));
+            None
+        }
+    };
+    facts.insert("server_id".to_owned(), node::server_id(&config).to_string());
+    if let Some(uuid) = server_uuid(&config) {
+        facts.insert("server_uuid".to_owned(), uuid);
+    }
+    let found = quorate_node::preflight(&TokioNet, &config, &secrets, host.as_ref(), facts).await;
+    findings.extend(found);
+    findings.sort();
+    report(&findings)
+}
+
+/// As the server has it that was there last.
+fn server_uuid(config: &Config) -> Option<String> {
+    let text = std::fs::read_to_string(config.mysql_dir().join("auto.cnf")).ok()?;
+    let uuid = text
+        .lines()
+        .find_map(|line| line.strip_prefix("server-uuid="));
+    uuid.map(|uuid| uuid.trim().to_owned())
+}
+
+fn report(findings: &[CheckFinding]) -> anyhow::Result<()> {
+    for finding in findings {
+        let what = match finding.severity {
+            Severity::Forbids => "FORBIDS A START",
+            Severity::Warns => "WARNING",
+            Severity::Notes => "NOTE",
+        };
+        println!("{what}: {}\n    {}", finding.what, finding.advice);
+    }
+    let forbidding = findings
+        .iter()
+        .filter(|finding| finding.severity == Severity::Forbids)
+        .count();
+    match forbidding {
+        0 => {
+            println!("nothing forbids a start");
+            Ok(())
+        }
+        count => bail!("{count} of {} findings forbid a start", findings.len()),
+    }
+}
