@@ -21,6 +21,7 @@ mod inert;
 mod installation;
 mod local_host;
 mod marker;
+mod no_server;
 mod process;
 mod repair;
 mod replacement;
@@ -43,6 +44,7 @@ pub use inert::inert_groups;
 pub use installation::{FindError, FindOptions, Installation, default_cache, find_or_fetch};
 pub use local_host::{LocalHost, LocalHostOptions};
 pub use marker::{Marker, MarkerParseError};
+pub use no_server::{NoBinlogs, NoServer};
 pub use process::ServerProcess;
 pub use repair::{
     AcceptedIndex, RepairError, RepairReport, Repaired, cut_tail, ensure_stopped, judge,
