@@ -10,6 +10,7 @@
 //! - `super_read_only` goes off only after the marker file names the epoch, synced.
 
 mod adapters;
+mod addresses;
 mod admin;
 mod cloning;
 mod cluster_id;
@@ -23,13 +24,16 @@ mod identity;
 mod inert;
 mod jobs;
 mod joining;
+mod member_changes;
 mod membership;
 mod node;
+mod part;
 mod parts;
 mod peers;
 mod permit_client;
 mod random;
 mod recent;
+mod recover;
 mod roles;
 mod server;
 mod status;
@@ -42,3 +46,4 @@ pub use cluster_id::BootstrapError;
 pub use identity::{Identity, IdentityError};
 pub use node::{Node, StartError};
 pub use parts::{OpenLog, Parts};
+pub use recover::{ForceError, Forced, force_new_cluster};

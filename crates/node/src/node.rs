@@ -1,6 +1,6 @@
 //! One node put together.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use quorate_wire::v1::admin_client::AdminClient;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::addresses::AddressBook;
 use crate::cluster_id::{BootstrapError, ClusterFinder};
 use crate::config::{Config, Secrets};
 use crate::grpc::GrpcServer;
@@ -89,6 +90,7 @@ pub(crate) struct Listeners {
 /// What the wiring needs, once the node knows its cluster.
 pub(crate) struct Known<N: Net, H: Host> {
     pub(crate) config: Arc<Config>,
+    pub(crate) book: Arc<AddressBook>,
     pub(crate) secrets: Secrets,
     pub(crate) tls: Option<Tls>,
     pub(crate) net: N,
@@ -118,7 +120,8 @@ impl Node {
         let mut random = Random::new(parts.seed);
         let mut disk = (parts.open_log)().map_err(StartError::Log)?;
         let incarnation = quorate_types::Incarnation(random.next_u64());
-        let mut identity = Identity::start(&mut disk, config.node, incarnation)?;
+        let start_id = random.next_u64();
+        let mut identity = Identity::start(&mut disk, config.node, incarnation, start_id)?;
         let mut listeners = bind(&parts.net, &parts.raft, &config).await?;
         let pid_file = write_pid_file(config.pid_file())?;
         let cluster = match identity.cluster {
@@ -140,8 +143,10 @@ impl Node {
             }
         };
         identity.mark(&mut disk, &parts.host).await?;
+        let config = Arc::new(config);
         let known = Known {
-            config: Arc::new(config),
+            book: AddressBook::new(config.clone()),
+            config,
             secrets,
             tls,
             net: parts.net,
@@ -263,16 +268,20 @@ async fn start_consensus<N: Net, H: Host, D: LogDisk>(
         known.cluster,
         known.tls.as_ref(),
     );
+    let book = known.book.clone();
     let config = ConsensusConfig {
         metrics,
         exec,
+        dial: Arc::new(move |node| book.grpc(node)),
         ..config
     };
     let start = Consensus::start(config, known.net.clone(), disk);
-    Ok(raft
+    let (consensus, service) = raft
         .spawn(start)
         .await
-        .map_err(|_| StartError::RaftRuntime)??)
+        .map_err(|_| StartError::RaftRuntime)??;
+    known.book.follow(consensus.applied_state());
+    Ok((consensus, service))
 }
 
 /// Makes this node the only voter of its new cluster.
@@ -341,7 +350,6 @@ fn consensus_config(
         incarnation: identity.incarnation,
         start_counter: identity.start_counter,
     };
-    let peers = config.clone();
     let secure = tls.cloned().map(|tls| -> quorate_consensus::SecureConnect {
         Arc::new(move |node, io| {
             let tls = tls.clone();
@@ -355,10 +363,10 @@ fn consensus_config(
             election_max: timing.election_max,
             quorum_loss_probe: timing.quorum_loss_probe,
         },
-        dial: Arc::new(move |node| peers.peers.get(&node).map(|peer| peer.dial_grpc().clone())),
         secure,
         // A folder that was never used promised nothing to anybody.
         sit_out: (identity.start_counter > 1).then_some(timing.election_max),
+        start_ids: identity.start_ids,
         ..ConsensusConfig::new(own)
     }
 }
@@ -366,17 +374,6 @@ fn consensus_config(
 /// Every node of the configuration, this one too.
 pub(crate) fn known_nodes(config: &Config) -> BTreeSet<NodeId> {
     config.peers.keys().copied().chain([config.node]).collect()
-}
-
-/// Where each node's admin service is, for people.
-pub(crate) fn addresses(config: &Config) -> BTreeMap<NodeId, String> {
-    let peers = config
-        .peers
-        .iter()
-        .map(|(node, peer)| (*node, peer.grpc.to_string()));
-    peers
-        .chain([(config.node, config.listen.grpc.to_string())])
-        .collect()
 }
 
 /// How long a handshake of an incoming connection may take.
@@ -399,6 +396,7 @@ mod tests {
                 incarnation: quorate_types::Incarnation(1),
                 start_counter,
                 marked: 0,
+                start_ids: quorate_consensus::StartIds::default(),
             };
             consensus_config(&config, &identity, ClusterId(7), None).sit_out
         };

@@ -1,5 +1,6 @@
 //! What a node answers while it is in no cluster yet.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +11,9 @@ use quorate_net::Tls;
 use quorate_types::{ClusterView, Incarnation, LogIndex, NodeId, NodeView, Role, Term};
 use quorate_wire::v1::admin_server::{Admin, AdminServer};
 use quorate_wire::v1::{
-    CloneReply, CloneRequest, HoldReply, HoldRequest, JoinReply, JoinRequest, MembersReply,
-    MembersRequest, NodeStatusReply, NodeStatusRequest, StatusReply, StatusRequest,
-    SwitchoverReply, SwitchoverRequest,
+    ChangeMemberReply, ChangeMemberRequest, CloneReply, CloneRequest, HoldReply, HoldRequest,
+    JoinReply, JoinRequest, MembersReply, MembersRequest, NodeStatusReply, NodeStatusRequest,
+    StatusReply, StatusRequest, SwitchoverReply, SwitchoverRequest,
 };
 use quorate_wire::{NodeReport, RaftRole};
 use tokio::sync::oneshot;
@@ -46,7 +47,7 @@ impl Waiting {
                 asked.join(", ")
             ),
             gate_address: config.listen.gate.to_string(),
-            mysql_address: format!("127.0.0.1:{}", config.mysqld.port),
+            mysql_address: config.mysql_address(),
             learner: true,
             ..NodeView::default()
         };
@@ -62,6 +63,7 @@ impl Waiting {
             last: LogIndex::ZERO,
             applied: LogIndex::ZERO,
             apply_level: APPLY_LEVEL,
+            members: BTreeSet::new(),
         };
         Self { report }
     }
@@ -150,6 +152,13 @@ impl Admin for Waiting {
         Err(self.refusal())
     }
 
+    async fn change_member(
+        &self,
+        _: Request<ChangeMemberRequest>,
+    ) -> Result<Response<ChangeMemberReply>, Status> {
+        Err(self.refusal())
+    }
+
     async fn members(&self, _: Request<MembersRequest>) -> Result<Response<MembersReply>, Status> {
         Err(self.refusal())
     }
@@ -217,7 +226,7 @@ gate = "127.0.0.1:7026"
         let (http, grpc) = (listeners.http.local.clone(), listeners.grpc.local.clone());
         let ask = async {
             let status = fetch_status(&TokioNet, &http).await.unwrap();
-            let mut client = admin_client(&TokioNet, None, NodeId(1), &grpc);
+            let mut client = admin_client(&TokioNet, None, NodeId(1), move || Some(grpc.clone()));
             let reply = client.node_status(NodeStatusRequest {}).await.unwrap();
             (status, NodeReport::try_from(reply.into_inner()).unwrap())
         };

@@ -9,7 +9,9 @@ mod admin;
 mod args;
 mod certs;
 mod demo;
+mod members;
 mod node;
+mod recover;
 mod status;
 mod switchover;
 
@@ -19,7 +21,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 
-use args::{Args, Command, MembersCommand};
+use args::{Args, Command};
 
 /// The whole program: what `main` of every binary that is the product calls.
 pub fn main() -> ExitCode {
@@ -55,7 +57,8 @@ fn execute(command: Command) -> anyhow::Result<()> {
         Command::Demo(args) => block_on(demo::run(args)),
         Command::Status(args) => block_on(status::run(args)),
         Command::Switchover(args) => block_on(switchover::run(&args)),
-        Command::Members(MembersCommand::List(args)) => block_on(status::list_members(args)),
+        Command::Recover(args) => block_on(recover::run(&args)),
+        Command::Members(command) => block_on(members::run(command)),
     }
 }
 

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_types::{
     ClusterId, ClusterView, GtidSet, Incarnation, LogIndex, NodeId, NodeView, Role, Term, Uuid,
@@ -32,6 +32,8 @@ pub struct NodeReport {
     pub applied: LogIndex,
     /// The highest that it knows.
     pub apply_level: u32,
+    /// Voters and learners as it knows them; empty before it is in a cluster.
+    pub members: BTreeSet<NodeId>,
 }
 
 /// `view` as `node` answers it to whoever asks.
@@ -94,6 +96,7 @@ impl From<&NodeReport> for v1::NodeStatusReply {
             last_index: report.last.0,
             applied_index: report.applied.0,
             apply_level: report.apply_level,
+            members: report.members.iter().map(|node| node.0).collect(),
         }
     }
 }
@@ -115,6 +118,7 @@ impl TryFrom<v1::NodeStatusReply> for NodeReport {
             last: LogIndex(reply.last_index),
             applied: LogIndex(reply.applied_index),
             apply_level: reply.apply_level,
+            members: reply.members.into_iter().map(NodeId).collect(),
         })
     }
 }
