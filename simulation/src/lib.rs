@@ -1,8 +1,24 @@
-//! The simulation: the same code as in production, over a simulated network and simulated disks.
+//! The simulation: the same code as in production, over a simulated network, simulated disks and
+//! simulated MySQL servers, on one thread and in simulated time.
 //!
 //! # Invariants
 //! - The same seed gives the same trace, byte for byte.
+//! - What is under test is production code: only sockets, clocks, disks and server processes are
+//!   simulated.
+//! - One simulation runs per process: some libraries keep a generator per process.
 
+pub mod chaos;
+pub mod cluster;
+pub mod history;
+mod invariants;
+pub mod mysqld;
 mod network;
+mod node;
+mod random;
+pub mod run;
+mod workload;
+mod world;
 
-pub use network::SimulatedNet;
+pub use cluster::{Cluster, Setup};
+pub use network::{Clock, MachineNet, SimulatedNet};
+pub use random::Random;

@@ -84,8 +84,7 @@ impl<N: Net> ClusterFinder<'_, N> {
     }
 
     async fn ask(&self, node: NodeId, peer: &Peer) -> Option<ClusterId> {
-        let endpoint = peer.dial_grpc().clone();
-        let mut client = admin_client(self.net, self.tls, node, move || Some(endpoint.clone()));
+        let mut client = admin_client(self.net, self.tls, node, peer.dial_grpc());
         let answer = timeout(ANSWER_MAX, client.node_status(NodeStatusRequest {}))
             .await
             .ok()?

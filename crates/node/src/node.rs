@@ -9,6 +9,7 @@ use prometheus_client::registry::Registry;
 use quorate_consensus::{Consensus, ConsensusConfig, FatalError, Timings};
 use quorate_mysqld::{Host, Settings};
 use quorate_net::{Listener, Net, Tls, TlsError, require_tls_or_loopback};
+use quorate_proxy::RoleWatch;
 use quorate_role::Input;
 use quorate_storage::LogDisk;
 use quorate_types::{ClusterId, ClusterView, NodeId};
@@ -22,7 +23,9 @@ use crate::config::{Config, Secrets};
 use crate::grpc::GrpcServer;
 use crate::identity::{Identity, IdentityError};
 use crate::parts::Parts;
+use crate::probe::Probe;
 use crate::random::Random;
+use crate::roles::Roles;
 use crate::waiting::Waiting;
 use crate::wiring;
 
@@ -67,7 +70,7 @@ pub struct Node {
     inputs: mpsc::Sender<Input>,
     stopped: watch::Receiver<bool>,
     fatal: watch::Receiver<Option<FatalError>>,
-    view: watch::Receiver<Arc<ClusterView>>,
+    roles: Roles,
     consensus: Consensus,
     tasks: JoinSet<()>,
     grpc: GrpcServer,
@@ -119,9 +122,7 @@ impl Node {
         let tls = closed_doors(&config)?;
         let mut random = Random::new(parts.seed);
         let mut disk = (parts.open_log)().map_err(StartError::Log)?;
-        let incarnation = quorate_types::Incarnation(random.next_u64());
-        let start_id = random.next_u64();
-        let mut identity = Identity::start(&mut disk, config.node, incarnation, start_id)?;
+        let mut identity = count_start(&config, &mut disk, &mut random)?;
         let mut listeners = bind(&parts.net, &parts.raft, &config).await?;
         let pid_file = write_pid_file(config.pid_file())?;
         let cluster = match identity.cluster {
@@ -179,7 +180,7 @@ impl Node {
             inputs,
             stopped: wired.stopped,
             fatal: consensus.fatal(),
-            view: wired.view,
+            roles: wired.roles,
             consensus,
             tasks: wired.tasks,
             grpc: wired.grpc,
@@ -190,7 +191,15 @@ impl Node {
 
     #[must_use]
     pub fn view(&self) -> watch::Receiver<Arc<ClusterView>> {
-        self.view.clone()
+        self.roles.view()
+    }
+
+    #[must_use]
+    pub fn probe(&self) -> Probe {
+        Probe {
+            consensus: self.consensus.clone(),
+            roles: self.roles.clone(),
+        }
     }
 
     /// Hands leadership over if it has it, stops the server in good order, then Raft.
@@ -218,6 +227,17 @@ impl Node {
             None => std::future::pending().await,
         }
     }
+}
+
+/// Counts this start of the Raft folder.
+fn count_start(
+    config: &Config,
+    disk: &mut impl LogDisk,
+    random: &mut Random,
+) -> Result<Identity, IdentityError> {
+    let incarnation = quorate_types::Incarnation(random.next_u64());
+    let start_id = random.next_u64();
+    Identity::start(disk, config.node, incarnation, start_id)
 }
 
 /// Refuses listeners that others could reach without a certificate; the node's certificates, if any.

@@ -32,8 +32,19 @@ pub(crate) const REPORT_MAX: Duration = Duration::from_secs(2);
 /// What a peer said last, and when.
 pub(crate) type Reports = BTreeMap<NodeId, (NodeReport, Instant)>;
 
+/// A client of a node's admin service; it connects when it is used.
+pub fn admin_client<N: Net>(
+    net: &N,
+    tls: Option<&Tls>,
+    node: NodeId,
+    endpoint: &Endpoint,
+) -> AdminClient<Channel> {
+    let endpoint = endpoint.clone();
+    following_client(net, tls, node, move || Some(endpoint.clone()))
+}
+
 /// A client of a node's admin service; it connects when it is used, to where the node is then.
-pub(crate) fn admin_client<N: Net>(
+pub(crate) fn following_client<N: Net>(
     net: &N,
     tls: Option<&Tls>,
     node: NodeId,

@@ -226,7 +226,7 @@ gate = "127.0.0.1:7026"
         let (http, grpc) = (listeners.http.local.clone(), listeners.grpc.local.clone());
         let ask = async {
             let status = fetch_status(&TokioNet, &http).await.unwrap();
-            let mut client = admin_client(&TokioNet, None, NodeId(1), move || Some(grpc.clone()));
+            let mut client = admin_client(&TokioNet, None, NodeId(1), &grpc);
             let reply = client.node_status(NodeStatusRequest {}).await.unwrap();
             (status, NodeReport::try_from(reply.into_inner()).unwrap())
         };

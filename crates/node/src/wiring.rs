@@ -9,12 +9,10 @@ use prometheus_client::registry::Registry;
 use quorate_consensus::{Consensus, RaftService};
 use quorate_mysqld::{Host, ReplicationSource};
 use quorate_net::{BoxIo, Endpoint, Listener, Net, Tls};
-use quorate_proxy::{
-    Gate, GateHandle, GateParts, Proxy, ProxyHandle, ProxyParts, ProxySettings, RoleWatch,
-};
+use quorate_proxy::{Gate, GateHandle, GateParts, Proxy, ProxyHandle, ProxyParts, ProxySettings};
 use quorate_replication::{CaptureMetrics, Feed, FeedMetrics, FeedOptions, stable_identity};
 use quorate_role::{Input, Machine, Timing};
-use quorate_types::{ClusterView, NodeId, Uuid};
+use quorate_types::{NodeId, Uuid};
 use quorate_wire::v1::admin_server::AdminServer;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
@@ -34,7 +32,7 @@ use crate::joining::Joining;
 use crate::membership::Membership;
 use crate::node::{AdminChannel, HANDSHAKE_MAX, Known, Listeners, known_nodes};
 use crate::part::Part;
-use crate::peers::{Reports, admin_client, ask_peers};
+use crate::peers::{Reports, ask_peers, following_client};
 use crate::permit_client::PermitClient;
 use crate::recent::Recent;
 use crate::roles::Roles;
@@ -50,7 +48,7 @@ const HANDSHAKES_MAX: usize = 64;
 /// What is left to hold when everything runs.
 pub(crate) struct Wired {
     pub(crate) stopped: watch::Receiver<bool>,
-    pub(crate) view: watch::Receiver<Arc<ClusterView>>,
+    pub(crate) roles: Roles,
     pub(crate) tasks: JoinSet<()>,
     pub(crate) grpc: GrpcServer,
 }
@@ -147,7 +145,7 @@ pub(crate) fn wire<N: Net, H: Host>(
     wiring.tasks.spawn(crate::http::serve(http, router));
     Wired {
         stopped,
-        view: roles.view(),
+        roles,
         tasks: wiring.tasks,
         grpc,
     }
@@ -543,7 +541,7 @@ fn forward<N: Net, H: Host>(known: &Known<N, H>) -> Forward {
         let mut clients = clients.lock().unwrap_or_else(PoisonError::into_inner);
         let client = clients.entry(node).or_insert_with(|| {
             let book = book.clone();
-            admin_client(&net, tls.as_ref(), node, move || book.grpc(node))
+            following_client(&net, tls.as_ref(), node, move || book.grpc(node))
         });
         Some(client.clone())
     })

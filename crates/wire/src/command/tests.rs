@@ -320,8 +320,7 @@ fn sample(kind: &str) -> Command {
                     gate_address: "127.0.0.1:7026".to_owned(),
                     mysql_address: "127.0.0.1:7025".to_owned(),
                     apply_level: 1,
-                    standing: Standing::Voter,
-                    witness: false,
+                    ..Member::default()
                 },
             )]
             .into(),

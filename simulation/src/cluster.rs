@@ -1,0 +1,600 @@
+//! A simulated cluster, and everything that can be done to it: what scenarios are written with.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_consensus::seed_thread;
+use quorate_mysqld::Signal;
+use quorate_node::Probe;
+use quorate_storage::MemoryDisk;
+use quorate_types::NodeId;
+use quorate_wire::v1::SwitchoverRequest;
+
+use crate::history::{Counts, History, Reply, Request};
+use crate::invariants::Oracle;
+use crate::mysqld::machine::run_servers;
+use crate::mysqld::{BrokenRules, Change, Engine, Machine, Pace};
+use crate::network::{Clock, MachineNet, address, server_host, sidecar_host};
+use crate::node::{GRPC_PORT, READ_WRITE_PORT, run_sidecar};
+use crate::random::Random;
+use crate::workload::{APPLICATIONS, ask, open, run_client, run_reader};
+use crate::world::{State, World};
+
+const TICK: Duration = Duration::from_millis(1);
+/// Between two nodes.
+const LATENCY_MAX: Duration = Duration::from_millis(3);
+/// Within one machine, and from the applications.
+const LATENCY_NEAR: Duration = Duration::from_micros(100);
+/// Nothing takes longer than this when nothing is wrong.
+const START_MAX: Duration = Duration::from_secs(30);
+/// A client that asks on behalf of a scenario.
+const SCENARIO_CLIENT: u64 = 1 << 20;
+
+/// What a cluster is made of.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Everything follows from it.
+    pub seed: u64,
+    pub nodes: u64,
+    /// Clients of the read-write ports; there is one of the read-only ports too.
+    pub clients: u64,
+    /// What every machine does wrong, to see whether it is found.
+    pub broken: BrokenRules,
+    /// The drift of each machine's clock, at most, in millionths.
+    pub drift_max: u32,
+    /// No lease ends: every machine's clock stands still.
+    pub clocks_stand_still: bool,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            nodes: 3,
+            clients: 4,
+            broken: BrokenRules::default(),
+            drift_max: 200,
+            clocks_stand_still: false,
+        }
+    }
+}
+
+/// A promise that was broken, or a bound that was passed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Violation(pub String);
+
+/// The cluster under test. Every method that takes time lets simulated time pass; everything else
+/// takes effect at once.
+pub struct Cluster {
+    sim: turmoil::Sim<'static>,
+    world: World,
+    oracle: Oracle,
+    random: Random,
+    next_key: u64,
+    _folder: tempfile::TempDir,
+}
+
+impl Cluster {
+    /// Starts all nodes; node 1 makes a new cluster.
+    ///
+    /// # Panics
+    /// If the build lacks what determinism needs.
+    #[must_use]
+    pub fn new(setup: &Setup) -> Self {
+        assert!(
+            cfg!(tokio_unstable),
+            "the simulation is deterministic only with `--cfg tokio_unstable`: build it in its own \
+             repository, and without a RUSTFLAGS variable"
+        );
+        seed_thread(setup.seed);
+        let mut random = Random::new(setup.seed);
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut sim = turmoil::Builder::new()
+            .rng_seed(random.next_u64())
+            .enable_random_order()
+            .simulation_duration(Duration::from_secs(1 << 30))
+            .tick_duration(TICK)
+            .min_message_latency(LATENCY_NEAR)
+            .max_message_latency(LATENCY_MAX)
+            .tcp_capacity(65_536)
+            .build();
+        let world = World::new(State {
+            machines: BTreeMap::new(),
+            disks: BTreeMap::new(),
+            clocks: BTreeMap::new(),
+            probes: BTreeMap::new(),
+            stopping: BTreeSet::new(),
+            ended: BTreeMap::new(),
+            starts: BTreeMap::new(),
+            load: false,
+            history: History::default(),
+            trace: Vec::new(),
+            folder: folder.path().to_owned(),
+            seed: setup.seed,
+        });
+        for node in (1..=setup.nodes).map(NodeId) {
+            add_machine(&mut sim, &world, node, setup, &mut random);
+        }
+        add_clients(&mut sim, &world, setup.clients, &mut random);
+        for node in (1..=setup.nodes).map(NodeId) {
+            near(&sim, &sidecar_host(node), &server_host(node));
+            near(&sim, &sidecar_host(node), APPLICATIONS);
+        }
+        Self {
+            sim,
+            world,
+            oracle: Oracle::default(),
+            random: random.fork(),
+            next_key: SCENARIO_CLIENT << 32,
+            _folder: folder,
+        }
+    }
+
+    /// Lets time pass. Every promise is checked after every millisecond.
+    ///
+    /// # Errors
+    /// The first promise that was broken.
+    pub fn run_for(&mut self, time: Duration) -> Result<(), Violation> {
+        let until = self.sim.elapsed() + time;
+        while self.sim.elapsed() < until {
+            self.step()?;
+        }
+        Ok(())
+    }
+
+    /// Lets time pass until something is so.
+    ///
+    /// # Errors
+    /// If it is not so within `longest`, or a promise was broken.
+    pub fn run_until(
+        &mut self,
+        what: &str,
+        longest: Duration,
+        mut is_so: impl FnMut(&Self) -> bool,
+    ) -> Result<(), Violation> {
+        let until = self.sim.elapsed() + longest;
+        while !is_so(self) {
+            if self.sim.elapsed() >= until {
+                return Err(Violation(format!("not within {longest:?}: {what}")));
+            }
+            self.step()?;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<(), Violation> {
+        let stepped = self.sim.step();
+        stepped.map_err(|error| Violation(format!("a simulated host failed: {error}")))?;
+        self.oracle.look(&self.world, self.sim.elapsed())
+    }
+
+    /// Lets time pass until there is a primary and every node is a member.
+    ///
+    /// # Errors
+    /// If that takes too long, or a promise was broken.
+    pub fn start(&mut self) -> Result<(), Violation> {
+        let nodes = self.nodes();
+        self.run_until("a new cluster serves", START_MAX, |cluster| {
+            let voters = |probe: &Probe| probe.raft().voters.len() == nodes.len();
+            let all = cluster.world.with(|state| {
+                state.probes.len() == nodes.len() && state.probes.values().all(voters)
+            });
+            all && cluster.primary().is_some()
+        })
+    }
+
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.sim.elapsed()
+    }
+
+    #[must_use]
+    pub fn nodes(&self) -> Vec<NodeId> {
+        self.world.nodes()
+    }
+
+    /// The node whose gate passes writes now.
+    #[must_use]
+    pub fn primary(&self) -> Option<NodeId> {
+        self.oracle.serving()
+    }
+
+    /// The replicas' nodes, when there is a primary.
+    #[must_use]
+    pub fn others(&self, than: NodeId) -> Vec<NodeId> {
+        let nodes = self.nodes().into_iter();
+        nodes.filter(|node| *node != than).collect()
+    }
+
+    #[must_use]
+    pub fn probe(&self, node: NodeId) -> Option<Probe> {
+        self.world.with(|state| state.probes.get(&node).cloned())
+    }
+
+    /// What a node's server holds, if it has a data folder.
+    #[must_use]
+    pub fn data(&self, node: NodeId) -> Option<Engine> {
+        self.machine(node).engine()
+    }
+
+    pub(crate) fn machine(&self, node: NodeId) -> Machine {
+        self.world.with(|state| state.machines[&node].clone())
+    }
+
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.world.with(|state| state.history.counts())
+    }
+
+    #[must_use]
+    pub fn oracle(&self) -> &Oracle {
+        &self.oracle
+    }
+
+    /// What happened, line by line; the same for the same seed.
+    #[must_use]
+    pub fn trace(&self) -> Vec<String> {
+        self.world.with(|state| state.trace.clone())
+    }
+
+    pub(crate) fn note(&self, line: &str) {
+        self.world.trace_at(self.sim.elapsed(), line);
+    }
+
+    /// Whether clients write and read.
+    pub fn set_load(&mut self, load: bool) {
+        self.world.with(|state| state.load = load);
+    }
+
+    /// Inserts a row through a node's read-write port, and waits until it is acknowledged. It is
+    /// tried again, with another key, while there is no primary.
+    ///
+    /// # Errors
+    /// If that takes longer than `longest`, or a promise was broken.
+    pub fn write(&mut self, through: NodeId, longest: Duration) -> Result<u64, Violation> {
+        let begun = self.sim.elapsed();
+        loop {
+            self.next_key += 1;
+            let key = self.next_key;
+            self.spawn_write(through, key);
+            let bound = Duration::from_secs(5).min(longest);
+            let ended = self.run_until("a write ends", bound, |cluster| {
+                cluster.reply(key).is_some()
+            });
+            match (ended, self.reply(key)) {
+                (Ok(()), Some(Reply::Done)) => return Ok(key),
+                (Err(violation), None) if !violation.0.starts_with("not within") => {
+                    return Err(violation);
+                }
+                _ => {}
+            }
+            if self.sim.elapsed() >= begun + longest {
+                let text = format!("no write through node {through} within {longest:?}");
+                return Err(Violation(text));
+            }
+            self.run_for(Duration::from_millis(20))?;
+        }
+    }
+
+    fn spawn_write(&mut self, through: NodeId, key: u64) {
+        let world = self.world.clone();
+        let name = format!("once{}", key & 0xffff_ffff);
+        self.sim.client(name.clone(), async move {
+            let request = Request::Write(Change::Insert { key, value: key });
+            match open(through, READ_WRITE_PORT).await {
+                Some(mut connection) => {
+                    ask(&world, SCENARIO_CLIENT, &mut connection, request).await;
+                }
+                None => world.with(|state| {
+                    let now = turmoil::sim_elapsed().unwrap_or_default();
+                    let number = state.history.begin(SCENARIO_CLIENT, request, now);
+                    state.history.end(number, now, Reply::Refused);
+                }),
+            }
+            Ok(())
+        });
+        near(&self.sim, &name, &sidecar_host(through));
+    }
+
+    fn reply(&self, key: u64) -> Option<Reply> {
+        self.world.with(|state| {
+            let operations = state.history.operations.iter().rev();
+            let mut of_key = operations.filter(|operation| {
+                matches!(operation.request, Request::Write(Change::Insert { key: k, .. }) if k == key)
+            });
+            of_key.next()?.ended.map(|(_, reply)| reply)
+        })
+    }
+
+    /// Cuts two nodes' sidecars off each other, both ways.
+    pub fn cut(&mut self, a: NodeId, b: NodeId) {
+        self.note(&format!("FAULT cut n{a} and n{b}"));
+        self.sim.partition(sidecar_host(a), sidecar_host(b));
+    }
+
+    /// `from` is not heard by `to` any more.
+    pub fn cut_one_way(&mut self, from: NodeId, to: NodeId) {
+        self.note(&format!("FAULT cut from n{from} to n{to}"));
+        self.sim
+            .partition_oneway(sidecar_host(from), sidecar_host(to));
+    }
+
+    /// Cuts a node off all others.
+    pub fn isolate(&mut self, node: NodeId) {
+        for other in self.others(node) {
+            self.cut(node, other);
+        }
+    }
+
+    /// What two nodes send each other is kept back until they are joined again.
+    pub fn hold(&mut self, a: NodeId, b: NodeId) {
+        self.note(&format!("FAULT hold between n{a} and n{b}"));
+        self.sim.hold(sidecar_host(a), sidecar_host(b));
+    }
+
+    /// Ends what was done to the link of two nodes.
+    pub fn join(&mut self, a: NodeId, b: NodeId) {
+        self.note(&format!("HEAL n{a} and n{b}"));
+        self.sim.release(sidecar_host(a), sidecar_host(b));
+        self.sim.repair(sidecar_host(a), sidecar_host(b));
+    }
+
+    /// Ends what was done to any link.
+    pub fn join_all(&mut self) {
+        let nodes = self.nodes();
+        for (i, a) in nodes.iter().enumerate() {
+            for b in &nodes[i + 1..] {
+                self.join(*a, *b);
+            }
+        }
+    }
+
+    /// Kills a node's sidecar; its server runs on.
+    pub fn kill_sidecar(&mut self, node: NodeId) {
+        self.note(&format!("FAULT kill the sidecar of n{node}"));
+        self.forget_sidecar(node);
+    }
+
+    fn forget_sidecar(&mut self, node: NodeId) {
+        self.sim.crash(sidecar_host(node));
+        self.world.with(|state| {
+            state.probes.remove(&node);
+            state.stopping.remove(&node);
+            state.ended.insert(node, "killed".to_owned());
+        });
+    }
+
+    /// Starts a sidecar that ended.
+    pub fn start_sidecar(&mut self, node: NodeId) {
+        if self.is_ended(node) {
+            self.note(&format!("HEAL start the sidecar of n{node}"));
+            self.world.with(|state| state.ended.remove(&node));
+            self.sim.crash(sidecar_host(node));
+            self.sim.bounce(sidecar_host(node));
+        }
+    }
+
+    #[must_use]
+    pub fn is_ended(&self, node: NodeId) -> bool {
+        self.world.with(|state| state.ended.contains_key(&node))
+    }
+
+    /// Asks a node to stop in good order, as SIGTERM does.
+    pub fn stop_sidecar(&mut self, node: NodeId) {
+        self.note(&format!("FAULT stop the sidecar of n{node}"));
+        self.world.with(|state| state.stopping.insert(node));
+    }
+
+    /// Kills a node's server.
+    pub fn kill_server(&mut self, node: NodeId) {
+        self.note(&format!("FAULT kill the server of n{node}"));
+        if let Some(server) = self.machine(node).server() {
+            server.kill();
+        }
+    }
+
+    /// Stops a node's server as SIGSTOP does, or lets it go on.
+    pub fn pause_server(&mut self, node: NodeId, paused: bool) {
+        let what = if paused { "FAULT pause" } else { "HEAL resume" };
+        self.note(&format!("{what} the server of n{node}"));
+        if let Some(server) = self.machine(node).server() {
+            server.pause(paused);
+        }
+    }
+
+    /// Sends a node's server a signal that is not its sidecar's.
+    pub fn signal_server(&mut self, node: NodeId, signal: Signal) {
+        self.note(&format!("FAULT {signal:?} to the server of n{node}"));
+        match (self.machine(node).server(), signal) {
+            (Some(server), Signal::Kill) => server.kill(),
+            (Some(server), Signal::Terminate) => server.ask_to_stop(),
+            (None, _) => {}
+        }
+    }
+
+    /// Cuts a machine's power: what was not synced is lost, in part or whole.
+    pub fn power_off(&mut self, node: NodeId) {
+        self.note(&format!("FAULT power off n{node}"));
+        self.forget_sidecar(node);
+        let machine = self.machine(node);
+        machine.kill_servers();
+        machine.lose_unsynced();
+        let seed = self.random.next_u64();
+        self.world.with(|state| state.disks[&node].crash(seed));
+    }
+
+    /// How slow a machine's disk and applier are.
+    pub fn set_pace(&mut self, node: NodeId, pace: Pace) {
+        self.note(&format!("PACE of n{node}: {pace:?}"));
+        self.machine(node).set_pace(pace);
+    }
+
+    /// Removes a node's data folder; its server is killed.
+    pub fn wipe_data(&mut self, node: NodeId) {
+        self.note(&format!("FAULT wipe the data of n{node}"));
+        let machine = self.machine(node);
+        machine.kill_servers();
+        let folder = machine.data_folder();
+        machine.with(|state| state.folders.remove(&folder));
+    }
+
+    /// Asks for another primary, as an operator does; nobody waits for the answer.
+    pub fn switch_over(&mut self, to: NodeId) {
+        let Some(from) = self.primary() else { return };
+        self.note(&format!("ORDER switch over from n{from} to n{to}"));
+        let world = self.world.clone();
+        let number = self.world.with(|state| state.trace.len());
+        let name = format!("operator{number}");
+        self.sim.client(name.clone(), async move {
+            let endpoint = quorate_net::Endpoint::Tcp(address(from, GRPC_PORT));
+            let net = MachineNet::new(from);
+            let mut client = quorate_node::admin_client(&net, None, from, &endpoint);
+            let request = SwitchoverRequest { to: Some(to.0) };
+            let asked = tokio::time::timeout(START_MAX, client.switchover(request)).await;
+            let text = match asked {
+                Ok(Ok(reply)) => format!("{:?}", reply.into_inner().accepted),
+                Ok(Err(status)) => status.message().to_owned(),
+                Err(_) => "no answer".to_owned(),
+            };
+            world.trace(&format!("switchover to n{to}: {text}"));
+            Ok(())
+        });
+        near(&self.sim, &name, &sidecar_host(from));
+    }
+
+    /// Ends every fault: links, pauses, slow disks, dead sidecars.
+    pub fn heal(&mut self) {
+        self.join_all();
+        for node in self.nodes() {
+            self.machine(node).set_pace(Pace::default());
+            self.pause_server(node, false);
+            self.start_sidecar(node);
+        }
+    }
+
+    /// Heals, and then the cluster must serve through every port, and all servers be equal.
+    ///
+    /// # Errors
+    /// What is not so within `longest`, or the first promise that was broken.
+    pub fn must_converge(&mut self, longest: Duration) -> Result<(), Violation> {
+        self.heal();
+        let until = self.sim.elapsed() + longest;
+        // An order to stop that was given before may still be under way.
+        let stopping = |cluster: &Self| cluster.world.with(|state| state.stopping.is_empty());
+        self.run_until("every order to stop is carried out", longest, stopping)?;
+        self.heal();
+        for node in self.nodes() {
+            let left = until.saturating_sub(self.sim.elapsed());
+            self.write(node, left)?;
+        }
+        self.set_load(false);
+        let left = until.saturating_sub(self.sim.elapsed());
+        self.run_until("all servers are equal", left, Self::is_equal)?;
+        self.oracle.judge(&self.world)
+    }
+
+    fn is_equal(&self) -> bool {
+        let idle = self.world.with(|state| {
+            let mut operations = state.history.operations.iter().rev().take(100);
+            operations.all(|operation| operation.ended.is_some())
+        });
+        let nodes = self.nodes();
+        let accepted: Vec<_> = nodes
+            .iter()
+            .filter_map(|node| Some(self.probe(*node)?.applied_state().accepted.clone()))
+            .collect();
+        let engines: Vec<_> = nodes.iter().filter_map(|node| self.data(*node)).collect();
+        idle && accepted.len() == nodes.len()
+            && engines.len() == nodes.len()
+            && accepted.iter().all(|set| *set == accepted[0])
+            && engines.iter().all(|engine| {
+                engine.executed == *accepted[0]
+                    && engine.inserted == engines[0].inserted
+                    && engine.registers == engines[0].registers
+            })
+    }
+
+    /// Each node as it is now, for whoever reads a failure.
+    #[must_use]
+    pub fn describe(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for node in self.nodes() {
+            let mut line = format!("n{node}:");
+            match self.probe(node) {
+                Some(probe) => {
+                    let (raft, state) = (probe.raft(), probe.applied_state());
+                    line += &format!(
+                        " {:?} term {} leader {:?} applied {:?} epoch {:?} primary {:?} accepted {}",
+                        raft.state,
+                        raft.term,
+                        raft.leader.map(|leader| leader.node.0),
+                        state.last.map(|last| last.index.0),
+                        state.epoch.map(|epoch| epoch.to_string()),
+                        state.primary.map(|node| node.0),
+                        state.accepted
+                    );
+                }
+                None => {
+                    let ended = self.world.with(|state| state.ended.get(&node).cloned());
+                    line += &format!(" no sidecar ({})", ended.unwrap_or_default());
+                }
+            }
+            if let Some(data) = self.data(node) {
+                line += &format!("; its server executed {}", data.executed);
+            }
+            lines.push(line);
+        }
+        lines
+    }
+}
+
+fn near(sim: &turmoil::Sim<'_>, a: &str, b: &str) {
+    sim.set_link_latency(a, b, LATENCY_NEAR);
+}
+
+fn add_machine(
+    sim: &mut turmoil::Sim<'static>,
+    world: &World,
+    node: NodeId,
+    setup: &Setup,
+    random: &mut Random,
+) {
+    let (machine, starts) = Machine::new(node, random.next_u64());
+    machine.break_rules(setup.broken);
+    let drift = random.below(u64::from(2 * setup.drift_max + 1)) as i32 - setup.drift_max as i32;
+    let clock = Clock {
+        drift,
+        stands_still: setup.clocks_stand_still,
+    };
+    world.with(|state| {
+        state.machines.insert(node, machine);
+        state.disks.insert(node, MemoryDisk::new());
+        state.clocks.insert(node, clock);
+    });
+    let starts = Arc::new(tokio::sync::Mutex::new(starts));
+    sim.host(server_host(node), move || {
+        let starts = starts.clone();
+        async move {
+            run_servers(starts).await;
+            Ok(())
+        }
+    });
+    let world = world.clone();
+    sim.host(sidecar_host(node), move || run_sidecar(world.clone(), node));
+}
+
+fn add_clients(sim: &mut turmoil::Sim<'static>, world: &World, clients: u64, random: &mut Random) {
+    let (world, random) = (world.clone(), random.fork());
+    sim.host(APPLICATIONS, move || {
+        let (world, mut random) = (world.clone(), random.clone());
+        async move {
+            for client in 1..=clients {
+                tokio::spawn(run_client(world.clone(), client, random.fork()));
+            }
+            run_reader(world, random).await;
+            Ok(())
+        }
+    });
+}
