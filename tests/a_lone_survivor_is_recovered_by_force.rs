@@ -72,29 +72,7 @@ async fn a_lone_survivor_goes_on_as_a_new_cluster() {
         panic!("three nodes")
     };
 
-    // While it runs, and while another answers, nothing is done.
-    let (done, said) = recover(&cluster, survivor, true).await;
-    assert!(
-        !done && said.contains("does the node's sidecar run?"),
-        "{said}"
-    );
-    kill(&mut cluster, survivor);
-    let (done, said) = recover(&cluster, survivor, true).await;
-    assert!(
-        !done && said.contains("answers and is in cluster"),
-        "{said}"
-    );
-    kill(&mut cluster, primary);
-    kill(&mut cluster, lost);
-    let (done, said) = recover(&cluster, survivor, false).await;
-    assert!(!done && said.contains("nothing was changed"), "{said}");
-    assert!(said.contains("WARNING"), "{said}");
-    let (done, said) = recover(&cluster, survivor, true).await;
-    assert!(done, "{said}");
-    // Killed half way or not, it can be run again.
-    let (done, said) = recover(&cluster, survivor, true).await;
-    assert!(done, "{said}");
-
+    force(&mut cluster, survivor, primary, lost).await;
     let mut gone: Vec<_> = [primary, lost]
         .map(|id| cluster.nodes.remove(&id).expect("it was there"))
         .into();
@@ -146,4 +124,30 @@ async fn a_lone_survivor_goes_on_as_a_new_cluster() {
     assert_eq!(rows, expected);
     assert_eq!(cluster.unexpected_log_lines(EXPECTED), [] as [String; 0]);
     cluster.stop().await;
+}
+
+/// Kills all, and makes a new cluster of the survivor, as soon as nothing speaks against it.
+async fn force(cluster: &mut Cluster, survivor: NodeId, primary: NodeId, lost: NodeId) {
+    // While it runs, and while another answers, nothing is done.
+    let (done, said) = recover(cluster, survivor, true).await;
+    assert!(
+        !done && said.contains("does the node's sidecar run?"),
+        "{said}"
+    );
+    kill(cluster, survivor);
+    let (done, said) = recover(cluster, survivor, true).await;
+    assert!(
+        !done && said.contains("answers and is in cluster"),
+        "{said}"
+    );
+    kill(cluster, primary);
+    kill(cluster, lost);
+    let (done, said) = recover(cluster, survivor, false).await;
+    assert!(!done && said.contains("nothing was changed"), "{said}");
+    assert!(said.contains("WARNING"), "{said}");
+    let (done, said) = recover(cluster, survivor, true).await;
+    assert!(done, "{said}");
+    // Killed half way or not, it can be run again.
+    let (done, said) = recover(cluster, survivor, true).await;
+    assert!(done, "{said}");
 }

@@ -42,28 +42,7 @@ async fn two_servers_and_a_witness_survive_the_loss_of_any_one() {
     reads.run("SELECT 1").await.expect("a read");
     let writer = Writer::start(ports, CLIENTS);
 
-    for round in 1..=3 {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let old = cluster.wait_for_primary(Duration::from_secs(10)).await;
-        let moment = Instant::now();
-        cluster.node(old).signal(Signal::KILL);
-        cluster.node(old).signal_mysqld(Signal::KILL);
-        cluster.node_mut(old).kill();
-        let mut first = None;
-        wait_for(Duration::from_secs(30), async || {
-            first = writer.so_far().first_after(moment);
-            first.is_some()
-        })
-        .await;
-        println!("round {round}: node {old} killed, first new commit after {first:?}");
-        let first = first.expect("a new commit in 30 s");
-        assert!(first < Duration::from_secs(5), "{first:?}");
-        let new = cluster.wait_for_primary(Duration::from_secs(10)).await;
-        assert!(new != old && new != WITNESS, "node {new} is primary");
-        cluster.node_mut(old).start(false);
-        cluster.wait_until_whole(Duration::from_secs(60)).await;
-    }
-
+    kill_primaries(&mut cluster, &writer).await;
     // Without the witness the two go on, and with it again it is no leader.
     cluster.node_mut(WITNESS).kill();
     let moment = Instant::now();
@@ -72,18 +51,7 @@ async fn two_servers_and_a_witness_survive_the_loss_of_any_one() {
     cluster.node_mut(WITNESS).start(false);
     cluster.wait_until_whole(Duration::from_secs(60)).await;
 
-    // All at once: whoever is elected first, a server leads in the end.
-    for id in [1, 2, 3].map(NodeId) {
-        cluster.node(id).signal(Signal::KILL);
-        if id != WITNESS {
-            cluster.node(id).signal_mysqld(Signal::KILL);
-        }
-        cluster.node_mut(id).kill();
-    }
-    for id in [WITNESS, NodeId(1), NodeId(2)] {
-        cluster.node_mut(id).start(false);
-    }
-    cluster.wait_until_whole(Duration::from_secs(60)).await;
+    restart_all(&mut cluster).await;
     let statuses = cluster.statuses().await;
     assert!(
         statuses
@@ -110,4 +78,43 @@ async fn two_servers_and_a_witness_survive_the_loss_of_any_one() {
     assert_rows_survived(&cluster.sockets(), &outcomes, &outcomes.acknowledged).await;
     assert_eq!(cluster.unexpected_log_lines(EXPECTED), [] as [String; 0]);
     cluster.stop().await;
+}
+
+async fn kill_primaries(cluster: &mut Cluster, writer: &Writer) {
+    for round in 1..=3 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let old = cluster.wait_for_primary(Duration::from_secs(10)).await;
+        let moment = Instant::now();
+        cluster.node(old).signal(Signal::KILL);
+        cluster.node(old).signal_mysqld(Signal::KILL);
+        cluster.node_mut(old).kill();
+        let mut first = None;
+        wait_for(Duration::from_secs(30), async || {
+            first = writer.so_far().first_after(moment);
+            first.is_some()
+        })
+        .await;
+        println!("round {round}: node {old} killed, first new commit after {first:?}");
+        let first = first.expect("a new commit in 30 s");
+        assert!(first < Duration::from_secs(5), "{first:?}");
+        let new = cluster.wait_for_primary(Duration::from_secs(10)).await;
+        assert!(new != old && new != WITNESS, "node {new} is primary");
+        cluster.node_mut(old).start(false);
+        cluster.wait_until_whole(Duration::from_secs(60)).await;
+    }
+}
+
+/// All at once: whoever is elected first, a server leads in the end.
+async fn restart_all(cluster: &mut Cluster) {
+    for id in [1, 2, 3].map(NodeId) {
+        cluster.node(id).signal(Signal::KILL);
+        if id != WITNESS {
+            cluster.node(id).signal_mysqld(Signal::KILL);
+        }
+        cluster.node_mut(id).kill();
+    }
+    for id in [WITNESS, NodeId(1), NodeId(2)] {
+        cluster.node_mut(id).start(false);
+    }
+    cluster.wait_until_whole(Duration::from_secs(60)).await;
 }

@@ -5,13 +5,15 @@
 use std::time::Duration;
 
 use quorate_tests::{
-    Cluster, Options, Signal, Sql, Writer, assert_rows_survived, assert_servers_equal, wait_for,
+    Cluster, NodeProcess, Options, Signal, Sql, Writer, assert_rows_survived, assert_servers_equal,
+    wait_for,
 };
 use quorate_types::NodeId;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_quorate-under-test");
 const CLIENTS: u64 = 4;
 const NEW: NodeId = NodeId(4);
+const PROMOTE: [&str; 4] = ["members", "promote", "--id", "4"];
 
 /// What the faults of this story make the sidecars say.
 const EXPECTED: &[&str] = &[
@@ -33,106 +35,22 @@ async fn members_are_added_promoted_and_removed_under_load_and_kills() {
     sql.run(Writer::TABLE).await.expect("make the table");
     let writer = Writer::start(ports, CLIENTS);
 
-    // Nobody knows it: it waits outside.
-    cluster.add_node(NEW);
-    let primary = cluster.wait_for_primary(Duration::from_secs(10)).await;
-    let asked = cluster.others(primary)[0];
-    says(&cluster, NEW, "nor was it added").await;
-    let refused = cluster
-        .ask(asked, &["members", "promote", "--id", "4"])
-        .await;
-    assert!(refused.unwrap_err().contains("node 4 is no member"));
-    add(&cluster, asked, NEW).await;
-    cluster.learners.insert(NEW);
-    cluster.wait_until_whole(Duration::from_secs(60)).await;
-    assert_eq!(raft(&cluster, NEW).await.as_deref(), Some("learner"));
-    // It serves reads of its own server.
-    let mut reads = Sql::port(cluster.node(NEW).ports.read_only)
-        .await
-        .expect("a session");
-    let row = reads.run("SELECT COUNT(*) FROM app.written").await;
-    assert!(row.is_ok(), "{row:?}");
-
-    // kill -9 of the leader in the middle of the promotion: asked again, it is done.
-    let promote = ["members", "promote", "--id", "4"];
-    let (first, ()) = tokio::join!(cluster.ask(asked, &promote), async {
-        tokio::time::sleep(Duration::from_millis(15)).await;
-        cluster.node(primary).signal(Signal::KILL);
-    });
-    println!("promotion while node {primary} was killed: {first:?}");
-    cluster.node_mut(primary).kill();
-    cluster.learners.clear();
-    let promoted = wait_for(Duration::from_secs(30), async || {
-        let answer = cluster.ask(asked, &promote).await;
-        answer.is_ok() || answer.is_err_and(|why| why.contains("is a voter already"))
-    });
-    assert!(promoted.await, "node 4 got no vote");
-    cluster.node_mut(primary).start(false);
-    cluster.wait_until_whole(Duration::from_secs(60)).await;
-
-    // The same with the removal of an old replica.
-    let primary = cluster.wait_for_primary(Duration::from_secs(10)).await;
-    let old = cluster.others(primary).into_iter().find(|id| *id != NEW);
-    let old = old.expect("an old replica");
-    let stays = cluster.others(primary).into_iter().find(|id| *id != old);
-    let asked = stays.expect("another");
-    let id = old.to_string();
-    let remove = ["members", "remove", "--id", &id];
-    let (first, ()) = tokio::join!(cluster.ask(asked, &remove), async {
-        tokio::time::sleep(Duration::from_millis(15)).await;
-        cluster.node(primary).signal(Signal::KILL);
-    });
-    println!("removal while node {primary} was killed: {first:?}");
-    cluster.node_mut(primary).kill();
-    cluster.node_mut(primary).start(false);
-    let removed = wait_for(Duration::from_secs(30), async || {
-        let answer = cluster.ask(asked, &remove).await;
-        answer.is_ok() || answer.is_err_and(|why| why.contains("is no member"))
-    });
-    assert!(removed.await, "node {old} was not removed");
-    is_fenced(&cluster, old).await;
-    // It stays so after a restart.
-    cluster.node_mut(old).kill();
-    cluster.node_mut(old).start(false);
-    is_fenced(&cluster, old).await;
-    let mut gone = vec![cluster.nodes.remove(&old).expect("it was there")];
-    cluster.wait_until_whole(Duration::from_secs(60)).await;
+    admit(&mut cluster).await;
+    promote_amid_a_kill(&mut cluster).await;
+    let mut gone = vec![remove_amid_a_kill(&mut cluster).await];
 
     // The new one moves. Only the log can tell the others where it is now.
     cluster.move_node(NEW);
     cluster.wait_until_whole(Duration::from_secs(60)).await;
     let grpc = format!("127.0.0.1:{}", cluster.node(NEW).ports.grpc);
-    let list = cluster
-        .ask(NEW, &["members", "list"])
-        .await
-        .expect("a list");
+    let list = cluster.ask(NEW, &["members", "list"]).await;
+    let list = list.expect("a list");
     assert!(list.contains(&grpc), "{grpc} in {list}");
 
-    // The primary goes last: it hands over first.
-    let primary = cluster.wait_for_primary(Duration::from_secs(10)).await;
-    let id = primary.to_string();
-    let done = cluster
-        .ask(primary, &["members", "remove", "--id", &id])
-        .await;
-    println!("removal of the primary: {done:?}");
-    assert!(done.is_ok(), "{done:?}");
-    is_fenced(&cluster, primary).await;
-    gone.push(cluster.nodes.remove(&primary).expect("it was there"));
-    cluster.wait_until_whole(Duration::from_secs(60)).await;
-    // Of two voters one may go, and of one none.
-    let left = cluster.wait_for_primary(Duration::from_secs(10)).await;
-    let list = cluster
-        .ask(left, &["members", "list"])
-        .await
-        .expect("a list");
-    println!("{list}");
-    assert_eq!(list.matches("removed").count(), 2, "{list}");
-
+    gone.push(remove_the_primary(&mut cluster).await);
     let outcomes = writer.finish().await;
-    println!(
-        "longest time without a commit: {:?}",
-        outcomes.longest_gap()
-    );
+    let longest = outcomes.longest_gap();
+    println!("longest time without a commit: {longest:?}");
     assert_eq!(cluster.sockets().len(), 2);
     assert_servers_equal(&cluster.sockets(), Duration::from_secs(30)).await;
     assert_rows_survived(&cluster.sockets(), &outcomes, &outcomes.acknowledged).await;
@@ -140,20 +58,95 @@ async fn members_are_added_promoted_and_removed_under_load_and_kills() {
     // Who was removed is taken in again only by being added.
     let back = gone.remove(0);
     let id = back.id;
-    let ports = back.ports;
     cluster.nodes.insert(id, back);
-    let (grpc, gate) = addresses(ports.grpc, ports.gate);
-    let number = id.to_string();
-    let add = [
-        "members", "add", "--id", &number, "--grpc", &grpc, "--gate", &gate,
-    ];
-    cluster.ask(left, &add).await.expect("added again");
+    add(&cluster, NEW, id).await;
     cluster.learners.insert(id);
     cluster.wait_until_whole(Duration::from_secs(60)).await;
     assert_servers_equal(&cluster.sockets(), Duration::from_secs(30)).await;
     assert_eq!(cluster.unexpected_log_lines(EXPECTED), [] as [String; 0]);
     drop(gone);
     cluster.stop().await;
+}
+
+/// A node that nobody knows waits outside, and is a learner that serves reads once it was added.
+async fn admit(cluster: &mut Cluster) {
+    cluster.add_node(NEW);
+    let primary = cluster.wait_for_primary(Duration::from_secs(10)).await;
+    let asked = cluster.others(primary)[0];
+    says(cluster, NEW, "nor was it added").await;
+    let refused = cluster.ask(asked, &PROMOTE).await;
+    let refused = refused.expect_err("nobody knows it");
+    assert!(refused.contains("node 4 is no member"), "{refused}");
+    add(cluster, asked, NEW).await;
+    cluster.learners.insert(NEW);
+    cluster.wait_until_whole(Duration::from_secs(60)).await;
+    assert_eq!(raft(cluster, NEW).await.as_deref(), Some("learner"));
+    let port = cluster.node(NEW).ports.read_only;
+    let mut reads = Sql::port(port).await.expect("a session");
+    let row = reads.run("SELECT COUNT(*) FROM app.written").await;
+    assert!(row.is_ok(), "{row:?}");
+}
+
+/// kill -9 of the leader in the middle of the change: asked again, it is done.
+async fn amid_a_kill(cluster: &mut Cluster, asked: NodeId, words: &[&str], already: &str) {
+    let primary = cluster.wait_for_primary(Duration::from_secs(10)).await;
+    let (first, ()) = tokio::join!(cluster.ask(asked, words), async {
+        tokio::time::sleep(Duration::from_millis(15)).await;
+        cluster.node(primary).signal(Signal::KILL);
+    });
+    println!("{words:?} while node {primary} was killed: {first:?}");
+    cluster.node_mut(primary).kill();
+    cluster.node_mut(primary).start(false);
+    let done = wait_for(Duration::from_secs(60), async || {
+        let answer = cluster.ask(asked, words).await;
+        answer.is_ok() || answer.is_err_and(|why| why.contains(already))
+    });
+    assert!(done.await, "{words:?} is never done");
+}
+
+async fn promote_amid_a_kill(cluster: &mut Cluster) {
+    let primary = cluster.wait_for_primary(Duration::from_secs(10)).await;
+    let asked = cluster.others(primary)[0];
+    amid_a_kill(cluster, asked, &PROMOTE, "is a voter already").await;
+    cluster.learners.clear();
+    cluster.wait_until_whole(Duration::from_secs(60)).await;
+}
+
+/// An old replica goes, and stays away after a restart.
+async fn remove_amid_a_kill(cluster: &mut Cluster) -> NodeProcess {
+    let primary = cluster.wait_for_primary(Duration::from_secs(10)).await;
+    let mut others = cluster.others(primary).into_iter();
+    let old = others.find(|id| *id != NEW).expect("an old replica");
+    let asked = others.next().expect("another");
+    let id = old.to_string();
+    let remove = ["members", "remove", "--id", &id];
+    amid_a_kill(cluster, asked, &remove, "is no member").await;
+    is_fenced(cluster, old).await;
+    cluster.node_mut(old).kill();
+    cluster.node_mut(old).start(false);
+    is_fenced(cluster, old).await;
+    let gone = cluster.nodes.remove(&old).expect("it was there");
+    cluster.wait_until_whole(Duration::from_secs(60)).await;
+    gone
+}
+
+/// A primary hands over first.
+async fn remove_the_primary(cluster: &mut Cluster) -> NodeProcess {
+    let primary = cluster.wait_for_primary(Duration::from_secs(10)).await;
+    let id = primary.to_string();
+    let remove = ["members", "remove", "--id", &id];
+    let done = cluster.ask(primary, &remove).await;
+    println!("removal of the primary: {done:?}");
+    assert!(done.is_ok(), "{done:?}");
+    is_fenced(cluster, primary).await;
+    let gone = cluster.nodes.remove(&primary).expect("it was there");
+    cluster.wait_until_whole(Duration::from_secs(60)).await;
+    let left = cluster.wait_for_primary(Duration::from_secs(10)).await;
+    let list = cluster.ask(left, &["members", "list"]).await;
+    let list = list.expect("a list");
+    println!("{list}");
+    assert_eq!(list.matches("removed").count(), 2, "{list}");
+    gone
 }
 
 fn addresses(grpc: u16, gate: u16) -> (String, String) {
@@ -168,7 +161,8 @@ async fn add(cluster: &Cluster, at: NodeId, id: NodeId) {
         "members", "add", "--id", &number, "--grpc", &grpc, "--gate", &gate,
     ];
     cluster.ask(at, &add).await.expect("added");
-    let again = cluster.ask(at, &add).await.unwrap_err();
+    let again = cluster.ask(at, &add).await;
+    let again = again.expect_err("it is one");
     assert!(again.contains("is a member already"), "{again}");
 }
 

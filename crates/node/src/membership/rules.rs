@@ -110,7 +110,7 @@ mod tests {
     fn voters(text: &str) -> Voters {
         let voter = |letter: char| Voter {
             answers: letter.is_lowercase(),
-            has_data: letter.to_ascii_lowercase() != 'w',
+            has_data: !letter.eq_ignore_ascii_case(&'w'),
             promotable: letter == 'd',
         };
         (1..).map(NodeId).zip(text.chars().map(voter)).collect()
