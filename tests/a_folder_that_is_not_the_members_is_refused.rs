@@ -121,10 +121,14 @@ async fn a_raft_folder_that_was_put_back_takes_no_part_and_says_so() {
         panic!("three nodes")
     };
     let raft = cluster.node(id).dir.join("raft");
-    let [old, newest] = ["raft-old", "raft-newest"].map(|name| raft.with_file_name(name));
+    let [old, before, newest] =
+        ["raft-old", "raft-before", "raft-newest"].map(|name| raft.with_file_name(name));
     kill(&mut cluster, id);
     copy(&raft, &old);
-    for _ in 0..2 {
+    for round in 0..2 {
+        if round == 1 {
+            copy(&raft, &before);
+        }
         cluster.node_mut(id).start(false);
         cluster.wait_until_whole(Duration::from_secs(60)).await;
         kill(&mut cluster, id);
@@ -134,6 +138,19 @@ async fn a_raft_folder_that_was_put_back_takes_no_part_and_says_so() {
     let from = log_length(&cluster, primary);
     cluster.node_mut(id).start(false);
     says(&cluster, primary, from, "its Raft folder was put back").await;
+
+    // One from just before its last start counts as many starts, and then one more.
+    for _ in 0..2 {
+        kill(&mut cluster, id);
+        if before.exists() {
+            remove(&raft);
+            rename(&before, &raft);
+        }
+        let from = log_length(&cluster, primary);
+        cluster.node_mut(id).start(false);
+        let another = "was another one: its Raft folder was put back";
+        says(&cluster, primary, from, another).await;
+    }
 
     // With the third node cut off there is a quorum only with this one, so there is none.
     let mut sql = Sql::socket(&cluster.node(primary).socket())

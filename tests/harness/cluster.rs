@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -27,6 +27,8 @@ pub struct Options {
     pub certs: bool,
     /// Further environment of every node, and of the servers that they start.
     pub environment: Vec<(String, String)>,
+    /// A node that only votes, if any.
+    pub witness: Option<u64>,
 }
 
 /// Loopback, in words that the program under test takes for an address of the network.
@@ -41,6 +43,7 @@ impl Default for Options {
             mysqld_extra: Vec::new(),
             certs: false,
             environment: Vec::new(),
+            witness: None,
         }
     }
 }
@@ -50,6 +53,10 @@ pub struct Cluster {
     pub nodes: BTreeMap<NodeId, NodeProcess>,
     pub links: Links,
     pub dir: PathBuf,
+    /// Nodes that are meant to have no vote.
+    pub learners: BTreeSet<NodeId>,
+    program: PathBuf,
+    options: Options,
     // Last: the next story starts when all processes are gone.
     _machine: FileLock,
 }
@@ -98,6 +105,9 @@ impl Cluster {
             nodes,
             links,
             dir,
+            learners: BTreeSet::new(),
+            program: PathBuf::from(program),
+            options,
             _machine: machine,
         }
     }
@@ -157,7 +167,7 @@ impl Cluster {
             statuses.len() == self.nodes.len()
                 && statuses
                     .values()
-                    .all(|status| is_whole(status, self.nodes.len()))
+                    .all(|status| is_whole(status, self.nodes.len(), self.learners.len()))
         })
         .await;
         assert!(
@@ -269,9 +279,86 @@ impl Cluster {
             .collect()
     }
 
+    /// Of all servers: a witness has none.
     #[must_use]
     pub fn sockets(&self) -> Vec<PathBuf> {
-        self.nodes.values().map(NodeProcess::socket).collect()
+        let witness = self.options.witness.map(NodeId);
+        let servers = self.nodes.values().filter(|node| Some(node.id) != witness);
+        servers.map(NodeProcess::socket).collect()
+    }
+
+    /// Lays out a node that the configurations of the others do not name, and starts it. Its links
+    /// go through no relay.
+    ///
+    /// # Panics
+    /// If there is such a node already, or it cannot be started.
+    pub fn add_node(&mut self, id: NodeId) {
+        assert!(!self.nodes.contains_key(&id), "node {id} is there");
+        let dir = self.dir.join(format!("n{id}"));
+        std::fs::create_dir_all(&dir).expect("make the node's folder");
+        let own = Ports::new(&free_ports(Ports::COUNT));
+        let mut ports: BTreeMap<NodeId, Ports> = self
+            .nodes
+            .iter()
+            .map(|(id, node)| (*id, node.ports))
+            .collect();
+        ports.insert(id, own);
+        let secrets = self.dir.join("secrets.toml");
+        let text = config(id, &dir, &secrets, &ports, &BTreeMap::new(), &self.options);
+        std::fs::write(dir.join("node.toml"), text).expect("write configuration");
+        let mut node = NodeProcess::new(id, dir, own, self.program.clone());
+        node.environment.clone_from(&self.options.environment);
+        node.start(false);
+        self.nodes.insert(id, node);
+    }
+
+    /// Stops a node that was added, by kill -9 of its sidecar, and starts it with its ports for other
+    /// nodes moved. Nobody is told.
+    ///
+    /// # Panics
+    /// If its configuration cannot be changed.
+    pub fn move_node(&mut self, id: NodeId) {
+        // While it runs: its own ports are not free.
+        let fresh = free_ports(2);
+        let node = self.node_mut(id);
+        node.kill();
+        let text = std::fs::read_to_string(node.config()).expect("read configuration");
+        let mut text = text;
+        for (port, fresh) in [
+            (&mut node.ports.grpc, fresh[0]),
+            (&mut node.ports.gate, fresh[1]),
+        ] {
+            let old = format!("127.0.0.1:{port}\"");
+            assert_eq!(text.matches(&old).count(), 1, "{old} in {text}");
+            text = text.replace(&old, &format!("127.0.0.1:{fresh}\""));
+            *port = fresh;
+        }
+        std::fs::write(node.config(), text).expect("write configuration");
+        node.start(false);
+    }
+
+    /// Runs a command of the program under test that asks a node; what it printed, if it succeeded.
+    ///
+    /// # Errors
+    /// What it printed as its error.
+    ///
+    /// # Panics
+    /// If it cannot be run, or takes a minute.
+    pub async fn ask(&self, at: NodeId, words: &[&str]) -> Result<String, String> {
+        let output = tokio::process::Command::new(&self.program)
+            .args(words)
+            .arg("--addr")
+            .arg(format!("127.0.0.1:{}", self.node(at).ports.grpc))
+            .stdin(std::process::Stdio::null())
+            .kill_on_drop(true)
+            .output();
+        let output = tokio::time::timeout(Duration::from_secs(60), output).await;
+        let output = output.expect("it answers").expect("it was started");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        match output.status.success() {
+            true => Ok(text(&output.stdout)),
+            false => Err(text(&output.stderr)),
+        }
     }
 
     #[must_use]
@@ -332,16 +419,17 @@ pub async fn wait_for(bound: Duration, mut condition: impl AsyncFnMut() -> bool)
     }
 }
 
-fn is_whole(status: &serde_json::Value, nodes: usize) -> bool {
+fn is_whole(status: &serde_json::Value, nodes: usize, learners: usize) -> bool {
     let Some(list) = status["nodes"].as_array() else {
         return false;
     };
     let roles = |role: &str| list.iter().filter(|node| node["role"] == role).count();
-    let fit = |node: &serde_json::Value| node["healthy"] == true && node["raft"] != "learner";
+    let without_vote = list.iter().filter(|node| node["raft"] == "learner").count();
     list.len() == nodes
-        && list.iter().all(fit)
+        && list.iter().all(|node| node["healthy"] == true)
+        && without_vote == learners
         && roles("primary") == 1
-        && roles("replica") == nodes - 1
+        && roles("replica") + roles("witness") == nodes - 1
         && !status["primary"].is_null()
 }
 
@@ -445,35 +533,37 @@ fn config(
     } else {
         "127.0.0.1"
     };
+    let is_witness = options.witness == Some(id.0);
+    let witness = if is_witness { "witness = true\n" } else { "" };
+    let mysqld = match is_witness {
+        true => String::new(),
+        false => format!(
+            "[mysqld]\nport = {}\nbuffer_pool = \"{}\"\nextra = {:?}\n",
+            own.mysql, options.buffer_pool, options.mysqld_extra,
+        ),
+    };
     let mut text = format!(
-        "node = {id}\ndir = {dir:?}\nsecrets = {secrets:?}\n\n[listen]\n\
+        "node = {id}\ndir = {dir:?}\nsecrets = {secrets:?}\n{witness}\n[listen]\n\
          read_write = \"127.0.0.1:{}\"\nread_only = \"127.0.0.1:{}\"\nfeed = \"{host}:{}\"\n\
-         grpc = \"127.0.0.1:{}\"\nhttp = \"{host}:{}\"\ngate = \"127.0.0.1:{}\"\n\n\
-         [mysqld]\nport = {}\nbuffer_pool = \"{}\"\nextra = {:?}\n",
-        own.read_write,
-        own.read_only,
-        own.feed,
-        own.grpc,
-        own.http,
-        own.gate,
-        own.mysql,
-        options.buffer_pool,
-        options.mysqld_extra,
+         grpc = \"127.0.0.1:{}\"\nhttp = \"{host}:{}\"\ngate = \"127.0.0.1:{}\"\n\n{mysqld}",
+        own.read_write, own.read_only, own.feed, own.grpc, own.http, own.gate,
     );
     for (peer, theirs) in ports.iter().filter(|(peer, _)| **peer != id) {
-        let [grpc, gate] = &relays[&(id, *peer)][..] else {
-            panic!("two relays a link")
-        };
         write!(
             text,
-            "\n[peers.{peer}]\ngrpc = \"127.0.0.1:{}\"\ngate = \"127.0.0.1:{}\"\n\
-             dial = {{ grpc = \"127.0.0.1:{}\", gate = \"127.0.0.1:{}\" }}\n",
-            theirs.grpc,
-            theirs.gate,
-            grpc.port(),
-            gate.port(),
+            "\n[peers.{peer}]\ngrpc = \"127.0.0.1:{}\"\ngate = \"127.0.0.1:{}\"\n",
+            theirs.grpc, theirs.gate,
         )
         .expect("a string takes everything");
+        if let Some([grpc, gate]) = relays.get(&(id, *peer)).map(Vec::as_slice) {
+            writeln!(
+                text,
+                "dial = {{ grpc = \"127.0.0.1:{}\", gate = \"127.0.0.1:{}\" }}",
+                grpc.port(),
+                gate.port(),
+            )
+            .expect("a string takes everything");
+        }
     }
     if options.certs {
         let certs = secrets.parent().expect("secrets are in a folder");

@@ -5,7 +5,7 @@ use openraft::{Config, SnapshotPolicy};
 
 use crate::log::Exec;
 use crate::metrics::Metrics;
-use crate::peer::{Dial, Identity, SecureConnect};
+use crate::peer::{Dial, Identity, SecureConnect, StartIds};
 
 /// Applied entries between two snapshots. A snapshot is small; what it saves is applying again
 /// after a restart.
@@ -40,6 +40,8 @@ impl Default for Timings {
 #[derive(Clone)]
 pub struct ConsensusConfig {
     pub identity: Identity,
+    /// Of the folder's last starts.
+    pub start_ids: StartIds,
     pub timings: Timings,
     /// Where to dial a node instead of its member's address.
     pub dial: Dial,
@@ -57,6 +59,7 @@ impl ConsensusConfig {
     pub fn new(identity: Identity) -> Self {
         Self {
             identity,
+            start_ids: StartIds::default(),
             timings: Timings::default(),
             dial: Arc::new(|_| None),
             secure: None,
@@ -77,6 +80,9 @@ impl ConsensusConfig {
             quorum_loss_probe_interval: Some(millis(timings.quorum_loss_probe)),
             enable_pre_vote: Some(true),
             enable_elect: self.sit_out.is_none(),
+            // A leader that restarts stands like anybody else: its process forgot that it had given
+            // leadership away, and its epoch is over.
+            enable_leader_restore: Some(false),
             max_payload_entries: MESSAGE_ENTRIES_MAX,
             snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_ENTRIES),
             // The log holds the transactions: what may go is decided by retention, never by a

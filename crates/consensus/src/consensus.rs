@@ -78,7 +78,7 @@ impl Consensus {
             .disk()
             .meta(MetaKey::PeerStarts)
             .map_err(|error| StartError::Log(std::io::Error::other(error)))?;
-        let peers = Peers::new(config.identity, writer.clone(), starts)
+        let peers = Peers::new(config.identity, config.start_ids, writer.clone(), starts)
             .map_err(|error| StartError::Log(std::io::Error::other(error)))?;
         let peers = Arc::new(peers);
         let timings = config.timings;
@@ -358,6 +358,16 @@ impl Consensus {
             false => ChangeMembers::RemoveNodes(ids),
         };
         let done = self.inner.raft.change_membership(change, false).await;
+        changed(done.map(drop))
+    }
+
+    /// Ends a change of voters that its leader left half done: the newer of the two sets stays.
+    ///
+    /// # Errors
+    /// If this node does not lead, or another change is under way.
+    pub async fn finish_change(&self) -> Result<(), ChangeError> {
+        let change = ChangeMembers::AddVoterIds(BTreeSet::new());
+        let done = self.inner.raft.change_membership(change, true).await;
         changed(done.map(drop))
     }
 

@@ -8,6 +8,6 @@ mod server;
 pub(crate) use client::{Network, ReadIndexAnswer};
 pub use dialer::{Dial, SecureConnect};
 pub(crate) use dialer::{Dialer, Line, MESSAGE_BYTES_MAX};
-pub use identity::Identity;
 pub(crate) use identity::Peers;
+pub use identity::{Identity, START_IDS, StartIds};
 pub use server::Service;

@@ -49,6 +49,8 @@ pub enum HostError {
     NoInitFile,
     #[error("a process still uses the data folder")]
     InUse,
+    #[error("this node has no server")]
+    NoServer,
     #[error(
         "the path of the server's socket, {}, is longer than {SOCKET_PATH_BYTES_MAX} bytes: use a \
          folder with a shorter path",

@@ -24,6 +24,7 @@ mod installation;
 mod kept_cuts;
 mod local_host;
 mod marker;
+mod no_server;
 mod preflight;
 mod process;
 mod repair;
@@ -51,6 +52,7 @@ pub use installation::{
 pub use kept_cuts::prune_kept_cuts;
 pub use local_host::{LocalHost, LocalHostOptions};
 pub use marker::{Marker, MarkerParseError};
+pub use no_server::{NoBinlogs, NoServer};
 pub use preflight::{CheckFinding, Facts, Severity, compare_facts};
 pub use process::ServerProcess;
 pub use repair::{

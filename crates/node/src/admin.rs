@@ -1,25 +1,26 @@
 //! The admin service: what nodes and people ask over gRPC.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_consensus::Consensus;
 use quorate_proxy::{ProxyHandle, RoleWatch};
 use quorate_role::Input;
-use quorate_types::{ClusterId, GtidSet, Incarnation, Member, Members, NodeId, Role};
+use quorate_types::{ClusterId, GtidSet, Incarnation, Member, Members, NodeId, NodeView, Role};
 use quorate_wire::NodeReport;
 use quorate_wire::v1::admin_server::Admin;
 use quorate_wire::v1::{
-    CheckReply, CheckRequest, CloneReply, CloneRequest, ExportRequest, HoldReply, HoldRequest,
-    JoinReply, JoinRequest, LeaderHint, MembersReply, MembersRequest, NodeStatusReply,
-    NodeStatusRequest, StatusReply, StatusRequest, SwitchoverReply, SwitchoverRequest,
+    ChangeMemberReply, ChangeMemberRequest, CheckReply, CheckRequest, CloneReply, CloneRequest,
+    ExportRequest, HoldReply, HoldRequest, JoinReply, JoinRequest, LeaderHint, MembersReply,
+    MembersRequest, NodeStatusReply, NodeStatusRequest, StatusReply, StatusRequest,
+    SwitchoverReply, SwitchoverRequest,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use crate::addresses::AddressBook;
 use crate::checking::Check;
 use crate::cloning::{Ask, ClonePermits, PermitError};
 use crate::export::{Export, Exported};
@@ -43,7 +44,7 @@ pub(crate) struct AdminService {
     pub(crate) own_report: OwnReport,
     pub(crate) inputs: mpsc::Sender<Input>,
     pub(crate) forward: Forward,
-    pub(crate) addresses: BTreeMap<NodeId, String>,
+    pub(crate) book: Arc<AddressBook>,
     pub(crate) proxy: ProxyHandle,
     pub(crate) questions: Questions,
 }
@@ -55,7 +56,7 @@ pub(crate) struct Questions {
 }
 
 impl AdminService {
-    fn leader(&self) -> Option<NodeId> {
+    pub(crate) fn leader(&self) -> Option<NodeId> {
         self.consensus
             .view()
             .borrow()
@@ -63,11 +64,11 @@ impl AdminService {
             .map(|leader| leader.node)
     }
 
-    fn hint(&self) -> Option<LeaderHint> {
+    pub(crate) fn hint(&self) -> Option<LeaderHint> {
         let node = self.leader()?;
         Some(LeaderHint {
             node: node.0,
-            address: self.addresses.get(&node).cloned().unwrap_or_default(),
+            address: self.book.for_people(node),
         })
     }
 
@@ -80,9 +81,9 @@ impl AdminService {
     }
 
     /// The node to switch to: the one asked for, else the healthy replica that is nearest.
-    fn choose(&self, to: Option<u64>) -> Result<NodeId, String> {
+    pub(crate) fn choose(&self, to: Option<u64>) -> Result<NodeId, String> {
         let view = self.roles.view().borrow().clone();
-        let fit = |role: Role, healthy: bool| role == Role::Replica && healthy;
+        let fit = |node: &NodeView| node.role == Role::Replica && node.healthy && !node.learner;
         if let Some(to) = to.map(NodeId) {
             let Some(node) = view.nodes.get(&to) else {
                 return Err(format!("there is no node {to}"));
@@ -90,25 +91,23 @@ impl AdminService {
             if node.role == Role::Primary {
                 return Err(format!("node {to} is the primary already"));
             }
-            if !fit(node.role, node.healthy) {
+            if !fit(node) {
+                let learner = if node.learner { " without a vote" } else { "" };
                 return Err(format!(
-                    "node {to} is no healthy replica: {} {}",
+                    "node {to} is no healthy replica that votes: {}{learner} {}",
                     node.role, node.message
                 ));
             }
             return Ok(to);
         }
-        let replicas = view
-            .nodes
-            .iter()
-            .filter(|(_, node)| fit(node.role, node.healthy));
+        let replicas = view.nodes.iter().filter(|(_, node)| fit(node));
         let nearest = replicas.min_by_key(|(id, node)| (node.lag_transactions, **id));
         nearest
             .map(|(id, _)| *id)
             .ok_or_else(|| "there is no healthy replica".to_owned())
     }
 
-    async fn switch(&self, to: NodeId) -> Response<SwitchoverReply> {
+    pub(crate) async fn switch(&self, to: NodeId) -> Response<SwitchoverReply> {
         let mut view: watch::Receiver<_> = self.roles.view();
         if self.inputs.send(Input::Switchover { to }).await.is_err() {
             return self.refuse("the node is stopping".to_owned());
@@ -189,6 +188,7 @@ impl Admin for AdminService {
             reason,
             leader: self.hint(),
             cluster_id: Some(self.cluster.0),
+            removed: false,
         };
         if request.cluster_id.is_some_and(|id| id != self.cluster.0) {
             let reason = format!("this is cluster {}", self.cluster);
@@ -197,10 +197,16 @@ impl Admin for AdminService {
         let wire = request
             .member
             .ok_or_else(|| Status::invalid_argument("no member"))?;
-        let (node, member): (NodeId, Member) = wire.into();
+        let joining: Result<(NodeId, Member), _> = wire.try_into();
+        let (node, member) =
+            joining.map_err(|error| Status::invalid_argument(error.to_string()))?;
         let joined = self.membership.join(node, member).await;
         Ok(Response::new(match joined {
             Ok(()) => reply(true, String::new()),
+            Err(error @ JoinError::Removed(_)) => JoinReply {
+                removed: true,
+                ..reply(false, error.to_string())
+            },
             Err(JoinError::NotLeader) => reply(false, "this node does not lead".to_owned()),
             Err(error) => reply(false, crate::server::chain(&error)),
         }))
@@ -261,6 +267,13 @@ impl Admin for AdminService {
 
     async fn check(&self, _: Request<CheckRequest>) -> Result<Response<CheckReply>, Status> {
         Ok(Response::new((self.questions.check)().await?))
+    }
+
+    async fn change_member(
+        &self,
+        request: Request<ChangeMemberRequest>,
+    ) -> Result<Response<ChangeMemberReply>, Status> {
+        Ok(Response::new(self.change(request.into_inner()).await?))
     }
 
     async fn members(&self, _: Request<MembersRequest>) -> Result<Response<MembersReply>, Status> {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use quorate_consensus::{Consensus, ProposalFate};
 use quorate_proxy::RoleWatch;
 use quorate_types::{
-    ClonePermit, Cloning, ClusterView, Command, Incarnation, LeaderId, LogIndex, NodeId, Outcome,
-    Role,
+    ClonePermit, Cloning, ClusterView, Command, Incarnation, LeaderId, LogIndex, Member, NodeId,
+    Outcome, Role, Standing,
 };
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
@@ -91,7 +91,10 @@ impl ClonePermits {
             .map_err(|_| PermitError::NoQuorum)?;
         let state = self.consensus.applied_state().borrow().clone();
         let member = state.members.get(&ask.node);
-        if member.is_none_or(|member| member.incarnation != ask.incarnation) {
+        let as_it_is = |member: &Member| {
+            member.incarnation == ask.incarnation && member.standing != Standing::Removed
+        };
+        if !member.is_some_and(as_it_is) {
             return Err(PermitError::NotAMember(ask.node));
         }
         if let Some((sequence, open)) = state.permits.current() {

@@ -31,6 +31,8 @@ pub enum BootstrapError {
     Marked,
     #[error("the data folder cannot be looked at")]
     Host(#[from] quorate_mysqld::HostError),
+    #[error("a witness has no data: found the cluster on a node that has a server")]
+    Witness,
     #[error("this node is in cluster {0} already: start it without --bootstrap")]
     Member(ClusterId),
 }
@@ -48,6 +50,9 @@ impl<N: Net> ClusterFinder<'_, N> {
         host: &impl Host,
         random: &mut Random,
     ) -> Result<ClusterId, BootstrapError> {
+        if self.config.witness {
+            return Err(BootstrapError::Witness);
+        }
         if host.data_folder_exists() && host.read_marker()?.is_some() {
             return Err(BootstrapError::Marked);
         }
@@ -69,7 +74,7 @@ impl<N: Net> ClusterFinder<'_, N> {
         }
     }
 
-    async fn ask_all(&self) -> Option<(NodeId, ClusterId)> {
+    pub(crate) async fn ask_all(&self) -> Option<(NodeId, ClusterId)> {
         for (node, peer) in &self.config.peers {
             if let Some(cluster) = self.ask(*node, peer).await {
                 return Some((*node, cluster));

@@ -28,6 +28,11 @@ pub struct Config {
     pub cluster_name: Option<String>,
     /// The file with the passwords of the sidecar's own accounts, the same on all nodes.
     pub secrets: PathBuf,
+    /// Whether this node only votes and has no server. Default: false.
+    pub witness: bool,
+    /// Whether this node has no vote until it is promoted. It counts when the node first comes into
+    /// its cluster; from then on the log says it. Default: false.
+    pub learner: bool,
     pub listen: Listen,
     pub mysqld: Mysqld,
     /// The other nodes; an entry for this node was left out.
@@ -73,7 +78,7 @@ impl<A> Listen<A> {
 }
 
 /// The server under this node's control.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mysqld {
     /// The mysqld to run. Default: the first found in `QUORATE_MYSQLD`, PATH, the cache folder.
@@ -308,6 +313,15 @@ impl Config {
     #[must_use]
     pub fn mysql_dir(&self) -> PathBuf {
         self.dir.join("mysql")
+    }
+
+    /// Where its server listens, for people; empty for a witness.
+    #[must_use]
+    pub fn mysql_address(&self) -> String {
+        match self.witness {
+            true => String::new(),
+            false => format!("127.0.0.1:{}", self.mysqld.port),
+        }
     }
 
     /// Holds this process's id while it runs.

@@ -1,12 +1,14 @@
 //! A switchover's order to keep new connections waiting, told to everybody.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_proxy::{GateHandle, ProxyHandle};
-use quorate_types::{Epoch, NodeId};
+use quorate_types::Epoch;
 use quorate_wire::v1::HoldRequest;
 use tokio::time::timeout;
 
+use crate::addresses::AddressBook;
 use crate::admin::Forward;
 
 /// A node that does not take the order within this is cut off, or too slow to matter: the gate
@@ -19,7 +21,7 @@ const LONGEST: Duration = Duration::from_secs(30);
 pub(crate) struct Holding {
     pub(crate) gate: GateHandle,
     pub(crate) proxy: ProxyHandle,
-    pub(crate) peers: Vec<NodeId>,
+    pub(crate) book: Arc<AddressBook>,
     pub(crate) forward: Forward,
     /// What a switchover takes at most: a proxy that hears no more of it holds nobody for longer.
     pub(crate) longest: Duration,
@@ -43,11 +45,10 @@ impl Holding {
             epoch: Some(epoch.into()),
             longest_ms: longest.as_millis().try_into().unwrap_or(u32::MAX),
         };
-        for peer in &self.peers {
-            let Some(mut client) = (self.forward)(*peer) else {
+        for peer in self.book.nodes() {
+            let Some(mut client) = (self.forward)(peer) else {
                 continue;
             };
-            let peer = *peer;
             tokio::spawn(async move {
                 let told = timeout(TELL_MAX, client.hold(request)).await;
                 if !matches!(told, Ok(Ok(_))) {

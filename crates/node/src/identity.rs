@@ -2,6 +2,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use bytes::Bytes;
+use quorate_consensus::StartIds;
 use quorate_mysqld::{Host, HostError, Marker};
 use quorate_storage::{LogDisk, LogRead, MetaKey, Write};
 use quorate_types::{ClusterId, Incarnation, NodeId};
@@ -22,6 +23,9 @@ pub struct Identity {
     /// It founded its cluster on data that were there: until the folder has a marker, what the log
     /// begins with may be missing.
     pub brings_data: bool,
+    /// Random numbers of the last starts, this one first: peers tell by them whether a folder that
+    /// started as often is the same one.
+    pub start_ids: StartIds,
 }
 
 /// Why a Raft folder's identity cannot be used.
@@ -57,6 +61,11 @@ impl Identity {
         if self.brings_data {
             text.push_str("brings_data yes\n");
         }
+        let known = self.start_ids.iter().take_while(|id| **id != 0);
+        let known: Vec<String> = known.map(|id| format!("{id:016x}")).collect();
+        if !known.is_empty() {
+            let _ = writeln!(text, "start_ids {}", known.join(" "));
+        }
         text
     }
 
@@ -72,6 +81,7 @@ impl Identity {
             start_counter: 0,
             marked: 0,
             brings_data: false,
+            start_ids: StartIds::default(),
         };
         for line in lines {
             let (name, value) = line.split_once(' ')?;
@@ -82,13 +92,34 @@ impl Identity {
                 "marked" => identity.marked = value.parse().ok()?,
                 "brings_data" => identity.brings_data = value == "yes",
                 "cluster" => identity.cluster = Some(value.parse().ok()?),
+                "start_ids" => identity.start_ids = start_ids(value)?,
                 _ => return None,
             }
         }
         (identity.node != NodeId::ZERO).then_some(identity)
     }
 
-    /// Counts this start, with a new incarnation if the folder is new. Durable when it returns.
+    /// Who the folder is; none if it is new.
+    ///
+    /// # Errors
+    /// If the folder is another node's, or cannot be read.
+    pub fn read(disk: &impl LogDisk, node: NodeId) -> Result<Option<Self>, IdentityError> {
+        let Some(bytes) = disk.reader().meta(MetaKey::Identity)? else {
+            return Ok(None);
+        };
+        let text = std::str::from_utf8(&bytes).map_err(|_| IdentityError::Damaged)?;
+        let identity = Self::parse(text).ok_or(IdentityError::Damaged)?;
+        if identity.node != node {
+            return Err(IdentityError::OtherNode {
+                expected: node,
+                found: identity.node,
+            });
+        }
+        Ok(Some(identity))
+    }
+
+    /// Counts this start, which has the random number `start_id`; with a new incarnation if the
+    /// folder is new. Durable when it returns.
     ///
     /// # Errors
     /// If the folder is another node's, or cannot be used.
@@ -96,29 +127,20 @@ impl Identity {
         disk: &mut impl LogDisk,
         node: NodeId,
         new_incarnation: Incarnation,
+        start_id: u64,
     ) -> Result<Self, IdentityError> {
-        let found = disk.reader().meta(MetaKey::Identity)?;
-        let mut identity = match found {
-            Some(bytes) => {
-                let text = std::str::from_utf8(&bytes).map_err(|_| IdentityError::Damaged)?;
-                Self::parse(text).ok_or(IdentityError::Damaged)?
-            }
-            None => Self {
-                node,
-                cluster: None,
-                incarnation: new_incarnation,
-                start_counter: 0,
-                marked: 0,
-                brings_data: false,
-            },
-        };
-        if identity.node != node {
-            return Err(IdentityError::OtherNode {
-                expected: node,
-                found: identity.node,
-            });
-        }
+        let mut identity = Self::read(disk, node)?.unwrap_or(Self {
+            node,
+            cluster: None,
+            incarnation: new_incarnation,
+            start_counter: 0,
+            marked: 0,
+            brings_data: false,
+            start_ids: StartIds::default(),
+        });
         identity.start_counter += 1;
+        identity.start_ids.rotate_right(1);
+        identity.start_ids[0] = start_id.max(1);
         identity.save(disk)?;
         Ok(identity)
     }
@@ -169,12 +191,21 @@ impl Identity {
     /// # Errors
     /// The disk's.
     pub fn save(&self, disk: &mut impl LogDisk) -> Result<(), quorate_storage::Error> {
-        disk.write(vec![Write::SetMeta(
-            MetaKey::Identity,
-            Bytes::from(self.to_text()),
-        )])?;
+        disk.write(vec![self.to_write()])?;
         disk.sync()
     }
+
+    pub(crate) fn to_write(self) -> Write {
+        Write::SetMeta(MetaKey::Identity, Bytes::from(self.to_text()))
+    }
+}
+
+fn start_ids(text: &str) -> Option<StartIds> {
+    let mut ids = StartIds::default();
+    for (position, id) in text.split(' ').enumerate() {
+        *ids.get_mut(position)? = u64::from_str_radix(id, 16).ok()?;
+    }
+    Some(ids)
 }
 
 #[cfg(test)]
@@ -186,7 +217,7 @@ mod tests {
     #[test]
     fn each_start_counts_and_keeps_the_incarnation() {
         let mut disk = MemoryDisk::new();
-        let first = Identity::start(&mut disk, NodeId(2), Incarnation(7)).unwrap();
+        let first = Identity::start(&mut disk, NodeId(2), Incarnation(7), 71).unwrap();
         assert_eq!((first.start_counter, first.cluster), (1, None));
         Identity {
             cluster: Some(ClusterId(9)),
@@ -194,7 +225,9 @@ mod tests {
         }
         .save(&mut disk)
         .unwrap();
-        let second = Identity::start(&mut disk, NodeId(2), Incarnation(8)).unwrap();
+        let second = Identity::start(&mut disk, NodeId(2), Incarnation(8), 72).unwrap();
+        let mut start_ids = StartIds::default();
+        start_ids[..2].copy_from_slice(&[72, 71]);
         let expected = Identity {
             node: NodeId(2),
             cluster: Some(ClusterId(9)),
@@ -202,9 +235,14 @@ mod tests {
             start_counter: 2,
             marked: 0,
             brings_data: false,
+            start_ids,
         };
         assert_eq!(second, expected);
-        let other = Identity::start(&mut disk, NodeId(3), Incarnation(8));
+        for start in 3..40 {
+            let next = Identity::start(&mut disk, NodeId(2), Incarnation(8), start).unwrap();
+            assert_eq!((next.start_counter, next.start_ids[0]), (start, start));
+        }
+        let other = Identity::start(&mut disk, NodeId(3), Incarnation(8), 1);
         assert!(matches!(other, Err(IdentityError::OtherNode { .. })));
     }
 

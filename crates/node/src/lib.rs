@@ -10,6 +10,7 @@
 //! - `super_read_only` goes off only after the marker file names the epoch, synced.
 
 mod adapters;
+mod addresses;
 mod admin;
 mod checking;
 mod cloning;
@@ -27,8 +28,10 @@ mod inert;
 mod jobs;
 mod joining;
 mod kept_cuts;
+mod member_changes;
 mod membership;
 mod node;
+mod part;
 mod parts;
 mod peers;
 mod permit_client;
@@ -36,6 +39,7 @@ mod preflight;
 mod probe;
 mod random;
 mod recent;
+mod recover;
 mod roles;
 mod server;
 mod status;
@@ -52,3 +56,4 @@ pub use parts::{OpenLog, Parts};
 pub use peers::admin_client;
 pub use preflight::preflight;
 pub use probe::Probe;
+pub use recover::{ForceError, Forced, force_new_cluster};

@@ -1,6 +1,6 @@
 //! One node put together.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use quorate_wire::v1::admin_client::AdminClient;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::addresses::AddressBook;
 use crate::cluster_id::{BootstrapError, ClusterFinder};
 use crate::config::{Config, Secrets};
 use crate::existing::{self, ExistingError};
@@ -97,6 +98,7 @@ pub(crate) struct Listeners {
 /// What the wiring needs, once the node knows its cluster.
 pub(crate) struct Known<N: Net, H: Host> {
     pub(crate) config: Arc<Config>,
+    pub(crate) book: Arc<AddressBook>,
     pub(crate) secrets: Secrets,
     pub(crate) tls: Option<Tls>,
     pub(crate) net: N,
@@ -126,8 +128,7 @@ impl Node {
         let tls = closed_doors(&config)?;
         let mut random = Random::new(parts.seed);
         let mut disk = (parts.open_log)().map_err(StartError::Log)?;
-        let incarnation = quorate_types::Incarnation(random.next_u64());
-        let mut identity = Identity::start(&mut disk, config.node, incarnation)?;
+        let mut identity = count_start(&config, &mut disk, &mut random)?;
         let mut listeners = bind(&parts.net, &parts.raft, &config).await?;
         let pid_file = write_pid_file(config.pid_file())?;
         let mut baseline = None;
@@ -155,8 +156,10 @@ impl Node {
             }
         };
         identity.mark(&mut disk, &parts.host).await?;
+        let config = Arc::new(config);
         let known = Known {
-            config: Arc::new(config),
+            book: AddressBook::new(config.clone()),
+            config,
             secrets,
             tls,
             net: parts.net,
@@ -234,6 +237,17 @@ impl Node {
     }
 }
 
+/// Counts this start of the Raft folder.
+fn count_start(
+    config: &Config,
+    disk: &mut impl LogDisk,
+    random: &mut Random,
+) -> Result<Identity, IdentityError> {
+    let incarnation = quorate_types::Incarnation(random.next_u64());
+    let start_id = random.next_u64();
+    Identity::start(disk, config.node, incarnation, start_id)
+}
+
 /// Refuses listeners that others could reach without a certificate; the node's certificates, if any.
 pub(crate) fn closed_doors(config: &Config) -> Result<Option<Tls>, StartError> {
     let load = |tls: &crate::config::Tls| Tls::load(&tls.ca, &tls.cert, &tls.key);
@@ -283,17 +297,21 @@ async fn start_consensus<N: Net, H: Host, D: LogDisk>(
         known.tls.as_ref(),
     );
     let sits_out = known.left_out != Some(Rule::SitOutTheLease);
+    let book = known.book.clone();
     let config = ConsensusConfig {
         metrics,
         exec,
         sit_out: config.sit_out.filter(|_| sits_out),
+        dial: Arc::new(move |node| book.grpc(node)),
         ..config
     };
     let start = Consensus::start(config, known.net.clone(), disk);
-    Ok(raft
+    let (consensus, service) = raft
         .spawn(start)
         .await
-        .map_err(|_| StartError::RaftRuntime)??)
+        .map_err(|_| StartError::RaftRuntime)??;
+    known.book.follow(consensus.applied_state());
+    Ok((consensus, service))
 }
 
 /// Makes this node the only voter of its new cluster.
@@ -406,7 +424,6 @@ fn consensus_config(
         incarnation: identity.incarnation,
         start_counter: identity.start_counter,
     };
-    let peers = config.clone();
     let secure = tls.cloned().map(|tls| -> quorate_consensus::SecureConnect {
         Arc::new(move |node, io| {
             let tls = tls.clone();
@@ -420,10 +437,10 @@ fn consensus_config(
             election_max: timing.election_max,
             quorum_loss_probe: timing.quorum_loss_probe,
         },
-        dial: Arc::new(move |node| peers.peers.get(&node).map(|peer| peer.dial_grpc().clone())),
         secure,
         // A folder that was never used promised nothing to anybody.
         sit_out: (identity.start_counter > 1).then_some(timing.election_max),
+        start_ids: identity.start_ids,
         ..ConsensusConfig::new(own)
     }
 }
@@ -431,17 +448,6 @@ fn consensus_config(
 /// Every node of the configuration, this one too.
 pub(crate) fn known_nodes(config: &Config) -> BTreeSet<NodeId> {
     config.peers.keys().copied().chain([config.node]).collect()
-}
-
-/// Where each node's admin service is, for people.
-pub(crate) fn addresses(config: &Config) -> BTreeMap<NodeId, String> {
-    let peers = config
-        .peers
-        .iter()
-        .map(|(node, peer)| (*node, peer.grpc.to_string()));
-    peers
-        .chain([(config.node, config.listen.grpc.to_string())])
-        .collect()
 }
 
 /// How long a handshake of an incoming connection may take.
@@ -465,6 +471,7 @@ mod tests {
                 start_counter,
                 marked: 0,
                 brings_data: false,
+                start_ids: quorate_consensus::StartIds::default(),
             };
             consensus_config(&config, &identity, ClusterId(7), None).sit_out
         };

@@ -1,6 +1,5 @@
 //! What this node shows of itself and of the cluster.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,9 +15,11 @@ use quorate_wire::{NodeReport, RaftRole};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use crate::addresses::AddressBook;
 use crate::config::Config;
 use crate::driver::Control;
 use crate::http::{StatusJson, StatusSource};
+use crate::part::Part;
 use crate::peers::{REPORT_MAX, Reports};
 use crate::recent::Recent;
 use crate::roles::Roles;
@@ -26,6 +27,9 @@ use crate::watchers::Health;
 
 /// How often what nobody announces (lag, peers that fall silent) is looked at.
 const LOOK: Duration = Duration::from_millis(50);
+
+const REMOVED: &str = "it was removed from the cluster and serves nothing: `quorate members add` takes \
+                       it in again, else its folders may go";
 
 /// This node as it describes itself.
 #[derive(Clone)]
@@ -35,6 +39,8 @@ pub(crate) struct OwnView<N> {
     pub(crate) incarnation: Incarnation,
     pub(crate) gate_address: String,
     pub(crate) mysql_address: String,
+    pub(crate) witness: bool,
+    pub(crate) part: Arc<Part>,
     pub(crate) net: N,
     pub(crate) consensus: Consensus,
     pub(crate) roles: Roles,
@@ -50,16 +56,25 @@ impl<N: Net> OwnView<N> {
         let control = self.control.borrow().clone();
         let health = self.health.borrow().clone();
         let holds = self.roles.lease_holds(self.net.boot_time());
-        let role = if holds {
-            control.role_with_lease
-        } else {
-            control.role_without_lease
+        let leads = self.consensus.view().borrow().is_leader;
+        let removed = self.part.is_removed() && !leads;
+        let role = match holds {
+            // Whatever its server is: nothing passes this node's gate, and nobody follows it.
+            _ if removed => Role::Fenced,
+            true => control.role_with_lease,
+            false => control.role_without_lease,
         };
         let accepted = self.consensus.applied_state().borrow().accepted.clone();
-        let healthy = health.fit && matches!(role, Role::Primary | Role::Replica);
+        let healthy = match role {
+            Role::Primary | Role::Replica => health.fit,
+            Role::Witness => leads || self.part.is_heard(),
+            _ => false,
+        };
         let doing = self.doing.borrow().clone();
         let message = match role {
             // How far it is, and why it had to begin.
+            _ if removed => Some(REMOVED.to_owned()),
+            Role::Witness if !healthy => Some("it hears no leader".to_owned()),
             Role::Cloning => Some(match doing.is_empty() {
                 true => control.message.clone(),
                 false => format!("{doing}; because {}", control.message),
@@ -78,7 +93,10 @@ impl<N: Net> OwnView<N> {
             },
             gate_address: self.gate_address.clone(),
             mysql_address: self.mysql_address.clone(),
-            lag_transactions: accepted.difference(&health.executed).count(),
+            lag_transactions: match self.witness {
+                true => 0,
+                false => accepted.difference(&health.executed).count(),
+            },
             executed: health.executed,
             server_version: health.version,
             learner: self.consensus.view().borrow().learners.contains(&self.node),
@@ -105,6 +123,7 @@ impl<N: Net> OwnView<N> {
             last: raft.last_log.unwrap_or(LogIndex::ZERO),
             applied: *self.consensus.applied().borrow(),
             apply_level: APPLY_LEVEL,
+            members: raft.voters.union(&raft.learners).copied().collect(),
         }
     }
 }
@@ -114,6 +133,7 @@ impl<N: Net> OwnView<N> {
 pub(crate) struct ViewMaker<N> {
     pub(crate) own: OwnView<N>,
     pub(crate) config: Arc<Config>,
+    pub(crate) book: Arc<AddressBook>,
     pub(crate) reports: watch::Receiver<Reports>,
     pub(crate) inputs: mpsc::Sender<Input>,
     pub(crate) recent: Recent,
@@ -146,7 +166,10 @@ impl<N: Net> ViewMaker<N> {
                 continue;
             }
             let view = self.make();
-            if self.hears_a_leader() {
+            let heard = self.hears_a_leader();
+            self.own.part.set_heard(heard);
+            self.own.part.set_left_out(self.is_left_out());
+            if heard {
                 heard_at = Instant::now();
             }
             self.own
@@ -165,8 +188,8 @@ impl<N: Net> ViewMaker<N> {
         let state = self.own.consensus.applied_state().borrow().clone();
         let raft: Arc<RaftView> = self.own.consensus.view().borrow().clone();
         let reports = self.reports.borrow().clone();
-        let others = state.members.keys().chain(self.config.peers.keys());
-        let ids: BTreeSet<NodeId> = others.copied().chain([self.own.node]).collect();
+        let mut ids = self.book.nodes();
+        ids.insert(self.own.node);
         let node = |id: NodeId| {
             let mut view = match reports.get(&id) {
                 _ if id == self.own.node => self.own.view(),
@@ -198,7 +221,9 @@ impl<N: Net> ViewMaker<N> {
         }
     }
 
-    /// Whether a leader spoke lately: this node itself, or one that answered and says it leads.
+    /// Whether a leader spoke lately that has this node among its members: this node itself, or one
+    /// that answered and says it leads. A node that was removed while it was cut off is told by
+    /// nobody, and what it knows would look current for ever.
     fn hears_a_leader(&self) -> bool {
         let Some(leader) = self.own.consensus.view().borrow().leader else {
             return false;
@@ -210,8 +235,23 @@ impl<N: Net> ViewMaker<N> {
         reports.get(&leader.node).is_some_and(|(report, at)| {
             at.elapsed() < REPORT_MAX
                 && report.raft == RaftRole::Leader
+                && (report.members.is_empty() || report.members.contains(&self.own.node))
                 && report.term == leader.term
         })
+    }
+
+    /// Whether a leader of this term or a later one says lately that this node is no member.
+    fn is_left_out(&self) -> bool {
+        let raft = self.own.consensus.view().borrow().clone();
+        let reports = self.reports.borrow();
+        !raft.is_leader
+            && reports.values().any(|(report, at)| {
+                at.elapsed() < REPORT_MAX
+                    && report.raft == RaftRole::Leader
+                    && report.term >= raft.term
+                    && !report.members.is_empty()
+                    && !report.members.contains(&self.own.node)
+            })
     }
 
     fn may_serve_reads(&self, view: &ClusterView, heard_at: Instant) -> bool {
@@ -220,11 +260,21 @@ impl<N: Net> ViewMaker<N> {
         let raft = self.own.consensus.view();
         let raft = raft.borrow();
         let member = raft.voters.contains(&self.own.node) || raft.learners.contains(&self.own.node);
-        fit && member && heard_at.elapsed() < self.config.timing.ro_stale_max
+        let part = &self.own.part;
+        fit && member
+            && !part.is_removed()
+            && !part.is_left_out()
+            && heard_at.elapsed() < self.config.timing.ro_stale_max
     }
 
     fn candidates(&self, view: &ClusterView) -> Vec<Candidate> {
-        let voters = self.own.consensus.view().borrow().voters.clone();
+        let raft = self.own.consensus.view().borrow().clone();
+        let voters = &raft.voters;
+        // A witness that leads ships its log first: who lacks some of it could not take over.
+        let has_all = |id: &NodeId| {
+            let matched = raft.matched.get(id).copied().flatten();
+            !self.own.witness || matched >= raft.last_log
+        };
         let others = view
             .nodes
             .iter()
@@ -232,7 +282,7 @@ impl<N: Net> ViewMaker<N> {
         others
             .map(|(id, node)| Candidate {
                 node: *id,
-                healthy: node.healthy && node.role == Role::Replica,
+                healthy: node.healthy && node.role == Role::Replica && has_all(id),
                 behind: node.lag_transactions,
             })
             .collect()

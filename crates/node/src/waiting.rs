@@ -1,5 +1,6 @@
 //! What a node answers while it is in no cluster yet.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +11,10 @@ use quorate_net::Tls;
 use quorate_types::{ClusterView, Incarnation, LogIndex, NodeId, NodeView, Role, Term};
 use quorate_wire::v1::admin_server::{Admin, AdminServer};
 use quorate_wire::v1::{
-    CheckReply, CheckRequest, CloneReply, CloneRequest, ExportRequest, HoldReply, HoldRequest,
-    JoinReply, JoinRequest, MembersReply, MembersRequest, NodeStatusReply, NodeStatusRequest,
-    StatusReply, StatusRequest, SwitchoverReply, SwitchoverRequest,
+    ChangeMemberReply, ChangeMemberRequest, CheckReply, CheckRequest, CloneReply, CloneRequest,
+    ExportRequest, HoldReply, HoldRequest, JoinReply, JoinRequest, MembersReply, MembersRequest,
+    NodeStatusReply, NodeStatusRequest, StatusReply, StatusRequest, SwitchoverReply,
+    SwitchoverRequest,
 };
 use quorate_wire::{NodeReport, RaftRole};
 use tokio::sync::oneshot;
@@ -48,7 +50,7 @@ impl Waiting {
                 asked.join(", ")
             ),
             gate_address: config.listen.gate.to_string(),
-            mysql_address: format!("127.0.0.1:{}", config.mysqld.port),
+            mysql_address: config.mysql_address(),
             learner: true,
             ..NodeView::default()
         };
@@ -64,6 +66,7 @@ impl Waiting {
             last: LogIndex::ZERO,
             applied: LogIndex::ZERO,
             apply_level: APPLY_LEVEL,
+            members: BTreeSet::new(),
         };
         Self { report }
     }
@@ -162,6 +165,13 @@ impl Admin for Waiting {
     }
 
     async fn check(&self, _: Request<CheckRequest>) -> Result<Response<CheckReply>, Status> {
+        Err(self.refusal())
+    }
+
+    async fn change_member(
+        &self,
+        _: Request<ChangeMemberRequest>,
+    ) -> Result<Response<ChangeMemberReply>, Status> {
         Err(self.refusal())
     }
 

@@ -1,7 +1,7 @@
 //! Joins the parts of a node: every task and every channel between them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
@@ -33,8 +33,9 @@ use crate::jobs::{CloneParts, JobContext};
 use crate::joining::Joining;
 use crate::kept_cuts::KeptCuts;
 use crate::membership::Membership;
-use crate::node::{AdminChannel, HANDSHAKE_MAX, Known, Listeners, addresses, known_nodes};
-use crate::peers::{Reports, admin_client, ask_peer};
+use crate::node::{AdminChannel, HANDSHAKE_MAX, Known, Listeners, known_nodes};
+use crate::part::Part;
+use crate::peers::{Reports, ask_peers, following_client};
 use crate::permit_client::PermitClient;
 use crate::recent::Recent;
 use crate::roles::Roles;
@@ -68,6 +69,7 @@ struct Wiring<'a, N: Net, H: Host> {
     recent: Recent,
     feed_metrics: Arc<FeedMetrics>,
     own_groups: OwnGroups,
+    part: Arc<Part>,
     tasks: JoinSet<()>,
     registry: Registry,
     raft: tokio::runtime::Handle,
@@ -103,6 +105,7 @@ pub(crate) fn wire<N: Net, H: Host>(
         recent: Recent::new(known.wall_clock.clone()),
         feed_metrics: Arc::default(),
         own_groups: OwnGroups::default(),
+        part: Arc::default(),
         tasks: JoinSet::new(),
         registry,
         raft: raft.clone(),
@@ -125,9 +128,12 @@ pub(crate) fn wire<N: Net, H: Host>(
         .local
         .clone();
     let feed_tls = listeners.own_feed.as_ref().and(known.tls.as_ref());
-    wiring.feed(listeners.feed, feed_tls);
-    if let Some(listener) = listeners.own_feed {
-        wiring.feed(listener, None);
+    // A witness has no version to name, and no server that would read it.
+    if !known.config.witness {
+        wiring.feed(listeners.feed, feed_tls);
+        if let Some(listener) = listeners.own_feed {
+            wiring.feed(listener, None);
+        }
     }
     let questions = Questions {
         export: wiring.export(own_feed.clone()),
@@ -189,10 +195,10 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
         own_gate: GateHandle,
         (read_write, read_only): (Listener, Listener),
     ) -> ProxyHandle {
-        let config = self.known.config.clone();
+        let (config, book) = (self.known.config.clone(), self.known.book.clone());
         let dialer = move |node: NodeId| match node == config.node {
             true => Some(config.listen.gate.clone()),
-            false => config.peers.get(&node).map(|peer| peer.dial_gate().clone()),
+            false => book.gate(node),
         };
         let config = &self.known.config;
         let parts = ProxyParts {
@@ -219,7 +225,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
         Holding {
             gate,
             proxy,
-            peers: self.known.config.peers.keys().copied().collect(),
+            book: self.known.book.clone(),
             forward: self.forward.clone(),
             longest: timing.switchover_drain + timing.demote_bound + PROMOTION_USUAL,
         }
@@ -276,7 +282,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             lease: known.config.timing.election_max,
             ..Timing::default()
         };
-        let mut machine = Machine::new(known.config.node, timing, false);
+        let mut machine = Machine::new(known.config.node, timing, known.config.witness);
         if known.config.repair.errant == Errant::Stop {
             machine.stop_instead_of_cloning();
         }
@@ -402,11 +408,8 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
 
     fn clone_parts(&self, health: watch::Receiver<Health>) -> CloneParts {
         let known = self.known;
-        let config = known.config.clone();
-        let dial_gate = move |node: NodeId| {
-            let peer = config.peers.get(&node);
-            peer.map(|peer| peer.dial_gate().clone())
-        };
+        let book = known.book.clone();
+        let dial_gate = move |node: NodeId| book.gate(node);
         CloneParts {
             permits: PermitClient {
                 node: known.config.node,
@@ -428,17 +431,16 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
     fn status(&mut self, gate: GateHandle, controlled: &Controlled) -> (ViewMaker<N>, OwnView<N>) {
         let known = self.known;
         let reports: Arc<watch::Sender<Reports>> = Arc::default();
-        for node in known.config.peers.keys() {
-            if let Some(client) = (self.forward)(*node) {
-                self.tasks.spawn(ask_peer(*node, client, reports.clone()));
-            }
-        }
+        let (book, forward) = (known.book.clone(), self.forward.clone());
+        self.tasks.spawn(ask_peers(book, forward, reports.clone()));
         let own = OwnView {
             node: known.config.node,
             cluster: known.cluster,
             incarnation: known.identity.incarnation,
             gate_address: known.config.listen.gate.to_string(),
-            mysql_address: format!("127.0.0.1:{}", known.config.mysqld.port),
+            mysql_address: known.config.mysql_address(),
+            witness: known.config.witness,
+            part: self.part.clone(),
             net: known.net.clone(),
             consensus: self.consensus.clone(),
             roles: self.roles.clone(),
@@ -451,6 +453,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
         let maker = ViewMaker {
             own: own.clone(),
             config: known.config.clone(),
+            book: known.book.clone(),
             reports: reports.subscribe(),
             inputs: self.inputs.clone(),
             recent: self.recent.clone(),
@@ -467,16 +470,25 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
         questions: Questions,
     ) -> AdminService {
         let known = self.known;
-        let membership = Membership::new(self.consensus.clone(), known_nodes(&known.config));
+        let membership = Membership::new(
+            known.config.node,
+            self.consensus.clone(),
+            self.roles.clone(),
+            known_nodes(&known.config),
+            self.inputs.clone(),
+        );
+        self.tasks.spawn(membership.clone().run());
         let joining = Joining {
             node: known.config.node,
             cluster: known.cluster,
             incarnation: known.identity.incarnation,
             config: known.config.clone(),
+            book: known.book.clone(),
             consensus: self.consensus.clone(),
             membership: membership.clone(),
             health,
             forward: self.forward.clone(),
+            part: self.part.clone(),
         };
         self.tasks.spawn(joining.run());
         AdminService {
@@ -489,7 +501,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             own_report: Arc::new(move || own.report()),
             inputs: self.inputs.clone(),
             forward: self.forward.clone(),
-            addresses: addresses(&known.config),
+            book: known.book.clone(),
             proxy,
             questions,
         }
@@ -571,15 +583,17 @@ fn server_state<N: Net, H: Host>(known: &Known<N, H>) -> ServerParts<H> {
     }
 }
 
+/// Clients are made when they are first wanted: nodes may come later.
 fn forward<N: Net, H: Host>(known: &Known<N, H>) -> Forward {
-    let peers = known.config.peers.iter();
-    let clients: BTreeMap<NodeId, AdminChannel> = peers
-        .map(|(node, peer)| {
-            (
-                *node,
-                admin_client(&known.net, known.tls.as_ref(), *node, peer.dial_grpc()),
-            )
-        })
-        .collect();
-    Arc::new(move |node| clients.get(&node).cloned())
+    let (net, tls, book) = (known.net.clone(), known.tls.clone(), known.book.clone());
+    let clients: StdMutex<BTreeMap<NodeId, AdminChannel>> = StdMutex::default();
+    Arc::new(move |node| {
+        book.grpc(node)?;
+        let mut clients = clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let client = clients.entry(node).or_insert_with(|| {
+            let book = book.clone();
+            following_client(&net, tls.as_ref(), node, move || book.grpc(node))
+        });
+        Some(client.clone())
+    })
 }

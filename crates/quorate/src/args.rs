@@ -22,13 +22,14 @@ pub(crate) enum Command {
     Node(NodeArgs),
     Status(StatusArgs),
     Switchover(SwitchoverArgs),
-    /// Show the members of a cluster.
+    /// Show and change the members of a cluster.
     #[command(subcommand)]
     Members(MembersCommand),
     Check(CheckArgs),
     /// Look at binlogs.
     #[command(subcommand)]
     Binlog(BinlogCommand),
+    Recover(RecoverArgs),
     Certs(CertsArgs),
     /// Become a server process. For the sidecar itself.
     #[command(hide = true, name = quorate_mysqld::EXEC_SERVER)]
@@ -109,8 +110,66 @@ pub(crate) struct SwitchoverArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum MembersCommand {
-    /// List the nodes with their part in Raft.
+    /// List the nodes with what they are meant to be and their part in Raft.
     List(Address),
+    Add(AddArgs),
+    Promote(MemberArgs),
+    Remove(MemberArgs),
+}
+
+/// Let a new node come, as a learner.
+///
+/// Start it afterwards, with a configuration that names some of the others. It gets the log and the
+/// data, serves reads, and has no vote until `quorate members promote`. Nodes that the leader's
+/// configuration names need not be added: they come by themselves.
+#[derive(Debug, clap::Args)]
+pub(crate) struct AddArgs {
+    /// The new node's number. A node that was removed may be added again.
+    #[arg(long, value_name = "ID")]
+    pub(crate) id: u64,
+    /// Its gRPC address, as the other nodes reach it.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) grpc: Endpoint,
+    /// Its gate's address, as the other nodes reach it.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) gate: Endpoint,
+    #[command(flatten)]
+    pub(crate) at: Address,
+}
+
+/// Give a learner a vote (promote), or take a node out (remove).
+///
+/// One change at a time. Refused if another is under way, if the voters that there would be have no
+/// quorum that answers, if too few of them have data, or if the learner has not caught up. A primary
+/// that is removed hands over first. A node that was removed serves nothing any more, and is not
+/// taken in again unless it is added.
+#[derive(Debug, clap::Args)]
+pub(crate) struct MemberArgs {
+    /// The node's number.
+    #[arg(long, value_name = "ID")]
+    pub(crate) id: u64,
+    #[command(flatten)]
+    pub(crate) at: Address,
+}
+
+/// Last resort: make a new cluster of one survivor, offline.
+///
+/// For when a majority of the voters is lost for good, or a learner elsewhere is all that is left. The
+/// node must not run. It keeps its log and its data, gets a new cluster id and is the only member.
+/// Acknowledged commits that it does not have are lost. Refused if another node of the configuration
+/// answers.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RecoverArgs {
+    /// The survivor's configuration.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Make a new cluster of this node.
+    #[arg(long, required = true)]
+    pub(crate) force_new_cluster: bool,
+    /// Yes, carry it out: the other nodes are lost, and will never run again. Without this nothing
+    /// is changed, and what would be is said.
+    #[arg(long)]
+    pub(crate) the_others_are_lost: bool,
 }
 
 /// Look for what speaks against starting a node, or against its server, and say what to set.

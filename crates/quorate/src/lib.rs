@@ -11,7 +11,9 @@ mod binlog;
 mod certs;
 mod check;
 mod demo;
+mod members;
 mod node;
+mod recover;
 mod status;
 mod switchover;
 
@@ -21,7 +23,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 
-use args::{Args, BinlogCommand, Command, MembersCommand};
+use args::{Args, BinlogCommand, Command};
 
 /// The whole program: what `main` of every binary that is the product calls.
 pub fn main() -> ExitCode {
@@ -60,7 +62,8 @@ fn execute(command: Command) -> anyhow::Result<()> {
         Command::Demo(args) => block_on(demo::run(args)),
         Command::Status(args) => block_on(status::run(args)),
         Command::Switchover(args) => block_on(switchover::run(&args)),
-        Command::Members(MembersCommand::List(args)) => block_on(status::list_members(args)),
+        Command::Recover(args) => block_on(recover::run(&args)),
+        Command::Members(command) => block_on(members::run(command)),
     }
 }
 

@@ -6,8 +6,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context;
 use quorate_mysqld::{
-    FindOptions, Installation, LocalHost, LocalHostOptions, Seed, Settings, default_cache,
-    find_or_fetch, prepare_seed,
+    FindOptions, Host, Installation, LocalHost, LocalHostOptions, NoServer, Seed, Settings,
+    default_cache, find_or_fetch, prepare_seed,
 };
 use quorate_net::TokioNet;
 use quorate_node::config::{Config, Secrets};
@@ -86,13 +86,12 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let parts = parts(&config, raft).await?;
-    let start = Node::start(config, secrets, parts, bootstrap);
+    let start = start(config, secrets, bootstrap, raft);
     let mut node = tokio::select! {
         biased;
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
-        node = start => node.context("start the node")?,
+        node = start => node?,
     };
     tokio::select! {
         biased;
@@ -108,6 +107,47 @@ async fn serve(
             Ok(())
         }
     }
+}
+
+async fn start(
+    config: Config,
+    secrets: Secrets,
+    bootstrap: bool,
+    raft: &Handle,
+) -> anyhow::Result<Node> {
+    // What both need is the same type with another host in it.
+    let started = match config.witness {
+        true => {
+            let parts = witness_parts(&config, raft)?;
+            Box::pin(Node::start(config, secrets, parts, bootstrap)).await
+        }
+        false => {
+            let parts = server_parts(&config, raft).await?;
+            Box::pin(Node::start(config, secrets, parts, bootstrap)).await
+        }
+    };
+    started.context("start the node")
+}
+
+/// What a command works with that needs a node's folders while the node does not run.
+pub(crate) async fn offline_parts(
+    config: &Config,
+) -> anyhow::Result<Parts<TokioNet, LocalHost, SledDisk>> {
+    server_parts(config, &Handle::current()).await
+}
+
+/// The real network and disk, and no server.
+fn witness_parts(
+    config: &Config,
+    raft: &Handle,
+) -> anyhow::Result<Parts<TokioNet, NoServer, SledDisk>> {
+    let host = NoServer::new(config.mysql_dir());
+    let settings = Settings::new(server_id(config), 0, config.mysqld.socket.clone());
+    let parts = parts(config, raft, host, settings, String::new())?;
+    Ok(Parts {
+        disk_probe: None,
+        ..parts
+    })
 }
 
 /// Where to look for a mysqld.
@@ -137,7 +177,7 @@ pub(crate) fn host(
 }
 
 /// The real network, server and disk.
-async fn parts(
+async fn server_parts(
     config: &Config,
     raft: &Handle,
 ) -> anyhow::Result<Parts<TokioNet, LocalHost, SledDisk>> {
@@ -157,6 +197,16 @@ async fn parts(
     if let Some(refused) = settings.refused_extra() {
         anyhow::bail!("mysqld.extra: {refused} is what Quorate decides");
     }
+    parts(config, raft, host, settings, server_version)
+}
+
+fn parts<H: Host>(
+    config: &Config,
+    raft: &Handle,
+    host: H,
+    settings: Settings,
+    server_version: String,
+) -> anyhow::Result<Parts<TokioNet, H, SledDisk>> {
     let raft_dir = config.raft_dir();
     let options = Options {
         cache_bytes: config.log.cache_bytes,

@@ -1,4 +1,4 @@
-//! `quorate status` and `quorate members list`.
+//! `quorate status`.
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
@@ -40,19 +40,6 @@ pub(crate) async fn run(args: StatusArgs) -> anyhow::Result<()> {
         }
         tokio::time::sleep(WATCH_INTERVAL).await;
     }
-}
-
-pub(crate) async fn list_members(at: Address) -> anyhow::Result<()> {
-    let status = fetch(&at).await?;
-    let rows = status.nodes.iter().map(|node| {
-        [
-            node.id.to_string(),
-            node.raft.to_string(),
-            node.mysql.clone(),
-        ]
-    });
-    print!("{}", columns(["NODE", "RAFT", "MYSQLD"], rows));
-    Ok(())
 }
 
 /// A node's status, or an error that says which node did not answer.

@@ -143,7 +143,7 @@ impl Machine {
         // A server that lags gets nearer by itself while leadership stays: moving it around gains
         // nothing. One that is down may take long, and whoever is healthy serves at once.
         let interval = match self.phase {
-            Phase::Repairing { .. } | Phase::MustClone { .. } => {
+            Phase::Repairing { .. } | Phase::MustClone { .. } | Phase::Witness => {
                 self.timing.serverless_transfer_interval
             }
             _ => self.timing.transfer_interval,

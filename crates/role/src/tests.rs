@@ -608,3 +608,38 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_witness_that_leads_ends_the_epoch_and_hands_over_again_and_again() {
+    let mut node = Node::new();
+    node.machine = Machine::new(ME, Timing::default(), true);
+    assert_eq!(node.machine.role(true), quorate_types::Role::Witness);
+    // Nobody can take over yet: the old epoch ends all the same, and repairs wait for that.
+    assert_eq!(node.lead(3), [propose(3, None)]);
+    let (_, effects) = node.apply(leader(3, ME), None);
+    assert_eq!(effects, []);
+    let transfer = |term, to| Effect::Transfer {
+        leader: leader(term, ME),
+        to,
+    };
+    let healthy = |node, behind| Candidate {
+        node,
+        healthy: true,
+        behind,
+    };
+    let peers = vec![healthy(NodeId(3), 5), healthy(OTHER, 0)];
+    let effects = node.step(Input::Peers(peers));
+    assert_eq!(effects, [transfer(3, OTHER)]);
+    node.follow(4);
+    // Elected again a moment later: no long wait between two transfers of one that cannot serve.
+    node.now += ms(600);
+    assert_eq!(node.lead(5), [transfer(5, OTHER), propose(5, None)]);
+    // One that does not take it is passed over once, and then others elect.
+    node.now += ms(700);
+    assert_eq!(node.step(Input::Tick), [transfer(5, NodeId(3))]);
+    node.now += ms(700);
+    assert_eq!(node.step(Input::Tick), [Effect::Heartbeats(false)]);
+    node.follow(6);
+    // It has nothing to stop.
+    assert_eq!(node.step(Input::Stop), [Effect::Stopped]);
+}

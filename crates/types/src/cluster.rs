@@ -8,9 +8,31 @@ use crate::ids::{ClusterId, Epoch, Incarnation, LogIndex, NodeId, Term};
 /// The nodes of the cluster as the log has them.
 pub type Members = BTreeMap<NodeId, Member>;
 
+/// What a node is meant to be. Raft's own membership follows it, one change at a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Standing {
+    #[default]
+    Voter,
+    /// It gets the log and serves reads, and stays without a vote until it is promoted.
+    Learner,
+    /// It stays listed, so that it is not taken in again because a configuration names it.
+    Removed,
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Voter => "voter",
+            Self::Learner => "learner",
+            Self::Removed => "removed",
+        })
+    }
+}
+
 /// What the log knows of a node. Addresses are `HOST:PORT`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Member {
+    /// Zero while the node was added and has not come yet.
     pub incarnation: Incarnation,
     /// Belongs to this node alone; none before its server was first started, and for a witness.
     pub server_uuid: Option<Uuid>,
@@ -24,6 +46,9 @@ pub struct Member {
     pub mysql_address: String,
     /// The highest apply level that it knows.
     pub apply_level: u32,
+    pub standing: Standing,
+    /// It has the log and no server.
+    pub witness: bool,
 }
 
 /// Settings that all nodes share, changed through the log only.

@@ -18,7 +18,7 @@ mod position;
 mod rule;
 mod secret;
 
-pub use cluster::{ClusterView, KeptCut, Member, Members, NodeView, Role, Settings};
+pub use cluster::{ClusterView, KeptCut, Member, Members, NodeView, Role, Settings, Standing};
 pub use command::{
     BinlogSource, ClonePermit, Cloning, Command, FRAGMENT_FIRST, Fragment, FragmentEnd,
     Transaction, TransactionBatch,

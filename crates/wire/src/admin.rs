@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_types::{
     ClusterId, ClusterView, GtidSet, Incarnation, KeptCut, LogIndex, NodeId, NodeView, Role, Term,
@@ -33,6 +33,8 @@ pub struct NodeReport {
     pub applied: LogIndex,
     /// The highest that it knows.
     pub apply_level: u32,
+    /// Voters and learners as it knows them; empty before it is in a cluster.
+    pub members: BTreeSet<NodeId>,
 }
 
 /// `view` as `node` answers it to whoever asks.
@@ -95,6 +97,7 @@ impl From<&NodeReport> for v1::NodeStatusReply {
             last_index: report.last.0,
             applied_index: report.applied.0,
             apply_level: report.apply_level,
+            members: report.members.iter().map(|node| node.0).collect(),
         }
     }
 }
@@ -116,6 +119,7 @@ impl TryFrom<v1::NodeStatusReply> for NodeReport {
             last: LogIndex(reply.last_index),
             applied: LogIndex(reply.applied_index),
             apply_level: reply.apply_level,
+            members: reply.members.into_iter().map(NodeId).collect(),
         })
     }
 }

@@ -28,16 +28,31 @@ pub struct Identity {
     pub start_counter: u64,
 }
 
+/// How many of its last starts a node names.
+pub const START_IDS: usize = 16;
+
+/// Random numbers of a folder's last starts, this one first; 0 for a start of which none is known.
+pub type StartIds = [u64; START_IDS];
+
 /// Checks what peers say of themselves, and remembers how often they started.
 pub(crate) struct Peers {
     own: Identity,
+    start_ids: StartIds,
     writer: Writer,
     starts: Mutex<Starts>,
     /// Which refusals were told to people, each once.
     told: Mutex<BTreeMap<NodeId, String>>,
 }
 
-type Starts = BTreeMap<NodeId, (Incarnation, u64)>;
+/// The highest start that was heard of a node, with its number; 0 if it named none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Start {
+    incarnation: Incarnation,
+    counter: u64,
+    id: u64,
+}
+
+type Starts = BTreeMap<NodeId, Start>;
 
 /// The incarnation that a membership names for a node, if it names one.
 pub(crate) type Registered = Option<Incarnation>;
@@ -46,11 +61,13 @@ impl Peers {
     /// `starts` is what [`MetaKey::PeerStarts`] holds.
     pub(crate) fn new(
         own: Identity,
+        start_ids: StartIds,
         writer: Writer,
         starts: Option<Bytes>,
     ) -> Result<Self, prost::DecodeError> {
         Ok(Self {
             own,
+            start_ids,
             writer,
             starts: Mutex::new(decode_starts(starts.unwrap_or_default())?),
             told: Mutex::default(),
@@ -79,6 +96,7 @@ impl Peers {
             to: to.0,
             incarnation: self.own.incarnation.0,
             start_counter: self.own.start_counter,
+            start_ids: known_ids(&self.start_ids).to_vec(),
         }
     }
 
@@ -144,13 +162,15 @@ impl Peers {
                 "the folder of node {from} is {incarnation}, but the member's is {registered}"
             )));
         }
-        self.on_start(from, incarnation, peer.start_counter)
+        self.on_start(from, incarnation, peer.start_counter, &peer.start_ids)
             .await
             .map_err(|error| Status::unavailable(error.to_string()))??;
         Ok(from)
     }
 
-    /// Remembers the highest start counter of each folder; a lower one is an old image of it.
+    /// Remembers the highest start of each folder. A lower one is an old image of it; so is one whose
+    /// history has another number where the highest start that was heard has its own: the image was
+    /// started as often as the folder, or more often.
     ///
     /// The record is written before any vote that is asked for in the same request, so it is
     /// synced with that vote.
@@ -159,22 +179,43 @@ impl Peers {
         from: NodeId,
         incarnation: Incarnation,
         counter: u64,
+        ids: &[u64],
     ) -> Result<Result<(), Status>, WriteError> {
+        let id = ids.first().copied().unwrap_or_default();
         let encoded = {
             let mut starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
-            let known = starts.get(&from).filter(|known| known.0 == incarnation);
-            match known {
-                Some((_, highest)) if counter == *highest => return Ok(Ok(())),
-                Some((_, highest)) if counter < *highest => {
+            let known = starts
+                .get(&from)
+                .filter(|known| known.incarnation == incarnation);
+            if let Some(known) = known {
+                if counter < known.counter {
                     return Ok(Err(Status::failed_precondition(format!(
                         "node {from} says that it started {counter} times, but it started \
-                         {highest} times: its Raft folder was put back. Without that folder it is \
-                         taken in anew"
+                         {} times: its Raft folder was put back. Without that folder it is \
+                         taken in anew",
+                        known.counter
                     ))));
                 }
-                _ => {}
+                if is_another(known, counter, ids) {
+                    return Ok(Err(Status::failed_precondition(format!(
+                        "node {from} says that it started {counter} times, but its start number \
+                         {} was another one: its Raft folder was put back. Without that folder it \
+                         is taken in anew",
+                        known.counter
+                    ))));
+                }
+                if (known.counter, known.id) == (counter, id)
+                    || (known.counter == counter && id == 0)
+                {
+                    return Ok(Ok(()));
+                }
             }
-            starts.insert(from, (incarnation, counter));
+            let start = Start {
+                incarnation,
+                counter,
+                id,
+            };
+            starts.insert(from, start);
             encode_starts(&starts)
         };
         let write = Write::SetMeta(MetaKey::PeerStarts, encoded);
@@ -183,15 +224,29 @@ impl Peers {
     }
 }
 
+/// Whether a history of starts, the one numbered `counter` first, has another start in the place of
+/// the known one. One that does not reach back so far says nothing.
+fn is_another(known: &Start, counter: u64, ids: &[u64]) -> bool {
+    let back = usize::try_from(counter - known.counter).unwrap_or(usize::MAX);
+    let said = ids.iter().take(START_IDS).nth(back).copied();
+    known.id != 0 && said.is_some_and(|said| said != 0 && said != known.id)
+}
+
+fn known_ids(ids: &[u64]) -> &[u64] {
+    let known = ids.iter().take_while(|id| **id != 0).count();
+    &ids[..known]
+}
+
 fn encode_starts(starts: &Starts) -> Bytes {
     let mut out = Vec::new();
-    for (node, (incarnation, counter)) in starts {
+    for (node, start) in starts {
         let peer = v1::Peer {
             cluster_id: 0,
             from: node.0,
             to: 0,
-            incarnation: incarnation.0,
-            start_counter: *counter,
+            incarnation: start.incarnation.0,
+            start_counter: start.counter,
+            start_ids: known_ids(&[start.id]).to_vec(),
         };
         peer.encode_length_delimited(&mut out)
             .expect("a vector grows as needed");
@@ -203,8 +258,12 @@ fn decode_starts(mut bytes: Bytes) -> Result<Starts, prost::DecodeError> {
     let mut starts = Starts::new();
     while !bytes.is_empty() {
         let peer = v1::Peer::decode_length_delimited(&mut bytes)?;
-        let value = (Incarnation(peer.incarnation), peer.start_counter);
-        starts.insert(NodeId(peer.from), value);
+        let start = Start {
+            incarnation: Incarnation(peer.incarnation),
+            counter: peer.start_counter,
+            id: peer.start_ids.first().copied().unwrap_or_default(),
+        };
+        starts.insert(NodeId(peer.from), start);
     }
     Ok(starts)
 }

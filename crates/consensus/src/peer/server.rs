@@ -69,18 +69,38 @@ impl Service {
         request: v1::VoteRequest,
     ) -> Result<(NodeId, VoteRequest<TypeConfig>), Status> {
         let metrics = self.raft.metrics();
-        let (registered, own_last) = {
+        let (registered, own_last, excluded_by) = {
             use openraft::async_runtime::WatchReceiver;
             let metrics = metrics.borrow_watched();
             let from = request.peer.as_ref().map(|peer| peer.from);
-            let node = from.and_then(|from| metrics.membership_config.get_node(&from).cloned());
-            (node.map(|node| node.incarnation), metrics.last_log_index)
+            let membership = &metrics.membership_config;
+            let node = from.and_then(|from| membership.get_node(&from).cloned());
+            let votes = from.is_some_and(|from| membership.voter_ids().any(|voter| voter == from));
+            // Only what is committed counts: an entry that may yet be taken back excludes nobody.
+            let excluded_by =
+                (*membership.log_id()).filter(|at| !votes && Some(*at) <= metrics.last_applied);
+            (
+                node.map(|node| node.incarnation),
+                metrics.last_log_index,
+                excluded_by,
+            )
         };
         // A node without a log is no member yet, or was one and lost its folder.
         if own_last.is_none() {
             return Err(Status::unavailable(
                 "this node has no log and does not vote",
             ));
+        }
+        // Who was removed, or never had a vote, and whose log does not even hold that, cannot know of
+        // a later change. An election of its could only disturb.
+        let last = request.last.map(codec::log_id_from_wire);
+        if let Some(at) = excluded_by
+            && last < Some(at)
+        {
+            let from = self.peers.check(request.peer, None).await?;
+            return Err(Status::failed_precondition(format!(
+                "node {from} has no vote in this cluster"
+            )));
         }
         let candidate_last = request.last.as_ref().map(|last| last.index);
         let registered: Registered = registered

@@ -73,6 +73,13 @@ impl Cluster {
 
     /// Adds a node as a learner, then as a voter.
     pub(crate) async fn join(&mut self, id: u64) {
+        self.join_as_learner(id).await;
+        let leader = self.node(self.leader().await);
+        let voters: BTreeSet<NodeId> = BTreeSet::from([NodeId(id)]);
+        leader.promote(voters).await.expect("promoted");
+    }
+
+    pub(crate) async fn join_as_learner(&mut self, id: u64) {
         self.launch(NodeId(id), None).await;
         let address = self.address(NodeId(id));
         let leader = self.node(self.leader().await);
@@ -80,8 +87,6 @@ impl Cluster {
             .add_learner(NodeId(id), address, incarnation(NodeId(id)), true)
             .await
             .expect("added");
-        let voters: BTreeSet<NodeId> = BTreeSet::from([NodeId(id)]);
-        leader.promote(voters).await.expect("promoted");
     }
 
     async fn launch(&mut self, id: NodeId, sit_out: Option<Duration>) {

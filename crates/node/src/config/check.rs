@@ -20,8 +20,12 @@ struct Raw {
     dir: PathBuf,
     cluster_name: Option<String>,
     secrets: PathBuf,
+    #[serde(default)]
+    witness: bool,
+    #[serde(default)]
+    learner: bool,
     listen: Listen<String>,
-    mysqld: Mysqld,
+    mysqld: Option<Mysqld>,
     #[serde(default)]
     peers: BTreeMap<String, Peer<String>>,
     tls: Option<Tls>,
@@ -100,7 +104,12 @@ impl Check<'_> {
         }
         let listen = self.listen(&raw.listen);
         let peers = self.peers(&raw.peers, raw.node);
-        self.mysqld(&raw.mysqld, listen.as_ref());
+        match (&raw.mysqld, raw.witness) {
+            (Some(mysqld), false) => self.mysqld(mysqld, listen.as_ref()),
+            (None, false) => self.find("mysqld", "is missing: only a witness has no server"),
+            (Some(_), true) => self.find("mysqld", "is there, but a witness has no server"),
+            (None, true) => {}
+        }
         self.timing(&raw.timing);
         if raw.tls.is_none() {
             self.loopback(listen.as_ref(), &peers);
@@ -112,7 +121,7 @@ impl Check<'_> {
             self.find("log.filter", format!("is no filter: {error}"));
         }
         let dir = folder.join(raw.dir);
-        let mut mysqld = raw.mysqld;
+        let mut mysqld = raw.mysqld.unwrap_or_default();
         let (key, socket) = match mysqld.socket.as_os_str().is_empty() {
             true => ("dir", dir.join("mysql.sock")),
             false => ("mysqld.socket", folder.join(&mysqld.socket)),
@@ -133,6 +142,8 @@ impl Check<'_> {
             node: NodeId(raw.node),
             cluster_name: raw.cluster_name,
             secrets: folder.join(raw.secrets),
+            witness: raw.witness,
+            learner: raw.learner,
             listen: listen?,
             mysqld,
             peers,

@@ -48,6 +48,21 @@ fn a_small_file_is_enough_and_the_rest_has_defaults() {
 }
 
 #[test]
+fn a_witness_has_no_server_and_every_other_node_has_one() {
+    let without = GOOD.replace("[mysqld]\nport = 7015\n", "");
+    let found = findings(&without);
+    assert_eq!(found[0].key, "mysqld");
+    assert!(found[0].message.contains("is missing"), "{found:?}");
+    let config = Config::parse(&format!("witness = true\n{without}"), Path::new("/demo")).unwrap();
+    assert!(config.witness && config.mysql_address().is_empty());
+    let found = findings(&format!("witness = true\n{GOOD}"));
+    assert_eq!(found[0].key, "mysqld");
+    let config = Config::parse(&format!("learner = true\n{GOOD}"), Path::new("/demo")).unwrap();
+    assert!(config.learner && !config.witness);
+    assert_eq!(config.mysql_address(), "127.0.0.1:7015");
+}
+
+#[test]
 fn the_own_entry_is_ignored_and_a_relay_is_dialled_only_where_one_is_named() {
     let config = Config::parse(GOOD, Path::new("/demo")).unwrap();
     assert_eq!(config.peers.len(), 1);

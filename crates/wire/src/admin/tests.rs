@@ -76,6 +76,7 @@ fn a_report_survives_the_way_over_the_wire() {
         last: LogIndex(20),
         applied: LogIndex(19),
         apply_level: 1,
+        members: [NodeId(1), NodeId(2)].into(),
     };
     for report in [full, NodeReport::default()] {
         let reply = v1::NodeStatusReply::from(&report);

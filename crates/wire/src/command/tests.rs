@@ -2,7 +2,8 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use quorate_types::{
-    Epoch, Gtid, Incarnation, Interval, LeaderId, LogId, Member, SourceId, Tag, Term, Uuid,
+    Epoch, Gtid, Incarnation, Interval, LeaderId, LogId, Member, SourceId, Standing, Tag, Term,
+    Uuid,
 };
 
 use super::*;
@@ -70,8 +71,17 @@ fn transaction() -> impl Strategy<Value = Transaction> {
 
 fn member() -> impl Strategy<Value = Member> {
     let texts = (".{0,8}", ".{0,8}", ".{0,8}", ".{0,8}");
-    (any::<u64>(), prop::option::of(uuid()), texts, any::<u32>()).prop_map(
-        |(incarnation, server_uuid, (version, address, gate, mysql), apply_level)| Member {
+    let standing =
+        prop::sample::select(vec![Standing::Voter, Standing::Learner, Standing::Removed]);
+    let numbers = (any::<u64>(), any::<u32>());
+    let part = (standing, any::<bool>());
+    (numbers, prop::option::of(uuid()), texts, part).prop_map(
+        |(
+            (incarnation, apply_level),
+            server_uuid,
+            (version, address, gate, mysql),
+            (standing, witness),
+        )| Member {
             incarnation: Incarnation(incarnation),
             server_uuid,
             server_version: version,
@@ -79,6 +89,8 @@ fn member() -> impl Strategy<Value = Member> {
             gate_address: gate,
             mysql_address: mysql,
             apply_level,
+            standing,
+            witness,
         },
     )
 }
@@ -308,6 +320,7 @@ fn sample(kind: &str) -> Command {
                     gate_address: "127.0.0.1:7026".to_owned(),
                     mysql_address: "127.0.0.1:7025".to_owned(),
                     apply_level: 1,
+                    ..Member::default()
                 },
             )]
             .into(),

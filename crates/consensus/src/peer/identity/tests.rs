@@ -17,7 +17,7 @@ fn open(disk: &MemoryDisk) -> Peers {
     let starts = disk.reader().meta(MetaKey::PeerStarts).unwrap();
     let on_indexed = Box::new(|_| {});
     let log = LogStore::open(disk.clone(), Exec::Inline, on_indexed, Metrics::default()).unwrap();
-    Peers::new(OWN, log.writer(), starts).unwrap()
+    Peers::new(OWN, StartIds::default(), log.writer(), starts).unwrap()
 }
 
 /// How node 2 should introduce itself.
@@ -28,6 +28,16 @@ fn right() -> v1::Peer {
         to: 1,
         incarnation: 22,
         start_counter: 5,
+        start_ids: vec![55, 54, 53],
+    }
+}
+
+/// The same node, so many starts later, with this history.
+fn later(start_counter: u64, start_ids: &[u64]) -> v1::Peer {
+    v1::Peer {
+        start_counter,
+        start_ids: start_ids.to_vec(),
+        ..right()
     }
 }
 
@@ -131,4 +141,38 @@ async fn the_highest_start_is_as_durable_as_the_vote_that_follows() {
     };
     let checked = peers.check(Some(anew), Some(Incarnation(23))).await;
     assert_eq!(checked.unwrap(), NodeId(2));
+}
+
+/// A folder from before its last start counts one more start, as often as the one that was lost.
+#[tokio::test]
+async fn a_folder_from_before_its_last_start_is_refused_however_often_it_started_since() {
+    let disk = MemoryDisk::new();
+    let peers = open(&disk);
+    let member = Some(Incarnation(22));
+    peers.check(Some(right()), member).await.unwrap();
+    for put_back in [
+        later(5, &[95, 54, 53]),
+        later(6, &[96, 95, 54, 53]),
+        later(7, &[97, 96, 95, 54]),
+    ] {
+        let said = refused(&peers, put_back).await;
+        assert!(said.contains("was put back"), "{said}");
+    }
+    // What was heard is known after a restart too.
+    let vote = Write::SetMeta(MetaKey::Vote, Bytes::new());
+    peers.writer.write_synced(vec![vote]).await.unwrap();
+    disk.crash(0);
+    let peers = open(&disk.reopen());
+    let said = refused(&peers, later(5, &[95, 54, 53])).await;
+    assert!(said.contains("start number 5 was another one"), "{said}");
+    // The right folder goes on, also after starts that this node did not hear of.
+    peers.check(Some(right()), member).await.unwrap();
+    let next = later(7, &[57, 56, 55, 54]);
+    peers.check(Some(next.clone()), member).await.unwrap();
+    peers.check(Some(next), member).await.unwrap();
+    let said = refused(&peers, later(8, &[98, 96, 95])).await;
+    assert!(said.contains("start number 7"), "{said}");
+    // A history that does not reach back so far says nothing, nor does none.
+    peers.check(Some(later(40, &[1, 2])), member).await.unwrap();
+    peers.check(Some(later(41, &[])), member).await.unwrap();
 }
