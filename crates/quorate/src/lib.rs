@@ -8,6 +8,7 @@
 mod admin;
 mod args;
 mod certs;
+mod compact;
 mod demo;
 mod node;
 mod status;
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 
-use args::{Args, Command, MembersCommand};
+use args::{Args, Command, LogCommand, MembersCommand};
 
 /// The whole program: what `main` of every binary that is the product calls.
 pub fn main() -> ExitCode {
@@ -49,6 +50,7 @@ fn execute(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Node(args) => node::run(&args),
         Command::Certs(args) => certs::run(&args),
+        Command::Log(LogCommand::Compact(args)) => compact::run(&args),
         Command::ExecServer { words } => {
             Err(quorate_mysqld::exec_server(words)).context("become the server")
         }
