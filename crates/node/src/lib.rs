@@ -31,6 +31,7 @@ mod permit_client;
 mod probe;
 mod random;
 mod recent;
+mod retention;
 mod roles;
 mod server;
 mod status;

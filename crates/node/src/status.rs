@@ -19,6 +19,7 @@ use crate::driver::Control;
 use crate::http::{StatusJson, StatusSource};
 use crate::peers::{REPORT_MAX, Reports};
 use crate::recent::Recent;
+use crate::retention::Kept;
 use crate::roles::Roles;
 use crate::watchers::Health;
 
@@ -40,6 +41,7 @@ pub(crate) struct OwnView<N> {
     pub(crate) control: watch::Receiver<Control>,
     pub(crate) health: watch::Receiver<Health>,
     pub(crate) doing: watch::Receiver<String>,
+    pub(crate) kept: watch::Receiver<Kept>,
 }
 
 impl<N: Net> OwnView<N> {
@@ -80,6 +82,7 @@ impl<N: Net> OwnView<N> {
             server_version: health.version,
             learner: self.consensus.view().borrow().learners.contains(&self.node),
             sessions: self.gate.read_only_sessions(),
+            log: self.kept.borrow().log,
         }
     }
 
@@ -191,6 +194,7 @@ impl<N: Net> ViewMaker<N> {
             applied: state.index(),
             accepted: (*state.accepted).clone(),
             nodes: ids.into_iter().map(node).collect(),
+            retention: self.own.kept.borrow().retention.clone(),
         }
     }
 

@@ -34,6 +34,7 @@ use crate::node::{AdminChannel, HANDSHAKE_MAX, Known, Listeners, addresses, know
 use crate::peers::{Reports, admin_client, ask_peer};
 use crate::permit_client::PermitClient;
 use crate::recent::Recent;
+use crate::retention::{Kept, LogMetrics, Retainer};
 use crate::roles::Roles;
 use crate::server::{Logins, ServerState};
 use crate::status::{OwnView, ViewMaker};
@@ -389,6 +390,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
                 self.tasks.spawn(ask_peer(*node, client, reports.clone()));
             }
         }
+        let kept = self.retention();
         let own = OwnView {
             node: known.config.node,
             cluster: known.cluster,
@@ -402,6 +404,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             control: controlled.control.clone(),
             health: controlled.health.clone(),
             doing: controlled.doing.clone(),
+            kept,
         };
         let maker = ViewMaker {
             own: own.clone(),
@@ -412,6 +415,26 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
         };
         self.tasks.spawn(maker.clone().run());
         (maker, own)
+    }
+
+    /// Keeps the log within its limits.
+    fn retention(&mut self) -> watch::Receiver<Kept> {
+        let metrics = LogMetrics::default();
+        metrics.register(&mut self.registry);
+        let kept = watch::Sender::default();
+        let changes = kept.subscribe();
+        let retainer = Retainer {
+            config: self.known.config.retention.clone(),
+            consensus: self.consensus.clone(),
+            roles: self.roles.clone(),
+            wall_clock: self.known.wall_clock.clone(),
+            inputs: self.inputs.clone(),
+            recent: self.recent.clone(),
+            metrics,
+            kept,
+        };
+        self.tasks.spawn(retainer.run());
+        changes
     }
 
     fn admin(

@@ -17,7 +17,7 @@ mod outcome;
 mod position;
 mod secret;
 
-pub use cluster::{ClusterView, Member, Members, NodeView, Role, Settings};
+pub use cluster::{ClusterView, LogState, Member, Members, NodeView, Retention, Role, Settings};
 pub use command::{
     BinlogSource, ClonePermit, Cloning, Command, FRAGMENT_FIRST, Fragment, FragmentEnd,
     Transaction, TransactionBatch,

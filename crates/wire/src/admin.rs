@@ -1,3 +1,5 @@
+mod retention;
+
 use std::collections::BTreeMap;
 
 use quorate_types::{
@@ -55,6 +57,7 @@ pub fn status_reply(node: NodeId, view: &ClusterView) -> v1::StatusReply {
         applied_index: view.applied.0,
         accepted_gtid_set: view.accepted.to_wire().into(),
         nodes: nodes.collect(),
+        retention: Some(retention::to_wire(&view.retention)),
     }
 }
 
@@ -79,6 +82,7 @@ pub fn cluster_view(reply: v1::StatusReply) -> Result<ClusterView, DecodeError> 
         applied: LogIndex(reply.applied_index),
         accepted: GtidSet::try_from_wire(&reply.accepted_gtid_set)?,
         nodes,
+        retention: retention::from_wire(reply.retention.unwrap_or_default()),
     })
 }
 
@@ -132,6 +136,7 @@ fn node_message(id: NodeId, view: &NodeView, raft: RaftRole) -> v1::Node {
         server_version: view.server_version.clone(),
         sessions: view.sessions,
         raft: v1::RaftRole::from(raft).into(),
+        log: retention::log_to_wire(&view.log),
     }
 }
 
@@ -148,6 +153,7 @@ fn node_from_message(node: v1::Node) -> Result<(NodeId, NodeView, RaftRole), Dec
         server_version: node.server_version,
         learner: raft == RaftRole::Learner,
         sessions: node.sessions,
+        log: node.log.map(retention::log_from_wire).unwrap_or_default(),
     };
     Ok((NodeId(node.id), view, raft))
 }
