@@ -115,6 +115,10 @@ impl LogRead for SimulatedReader {
         self.inner.read_accepted(range, bytes_max)
     }
 
+    fn disk_bytes(&self) -> Result<u64, Error> {
+        self.inner.disk_bytes()
+    }
+
     fn meta(&self, key: MetaKey) -> Result<Option<Bytes>, Error> {
         let vote = self.vote.lock().unwrap_or_else(PoisonError::into_inner);
         match (key, &*vote) {

@@ -3,7 +3,7 @@
 mod index;
 mod log;
 
-pub(crate) use index::{AcceptedIndex, for_each_record, gtids};
+pub(crate) use index::{AcceptedIndex, for_each_record};
 pub use log::{
     AcceptedEntry, AcceptedLog, AcceptedTransaction, ReadBatch, ReadError, TransactionBytes,
 };

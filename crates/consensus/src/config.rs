@@ -80,8 +80,9 @@ impl ConsensusConfig {
             quorum_loss_probe_interval: Some(millis(timings.quorum_loss_probe)),
             enable_pre_vote: Some(true),
             enable_elect: self.sit_out.is_none(),
-            // A leader that restarts stands like anybody else: its process forgot that it had given
-            // leadership away, and its epoch is over.
+            // By default a leader that restarts leads on in its old term. It has forgotten what was
+            // committed, and perhaps entries that it sent before it had them on its own disk: it
+            // would give read indexes that are too old, and other entries the same log ids.
             enable_leader_restore: Some(false),
             max_payload_entries: MESSAGE_ENTRIES_MAX,
             snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_ENTRIES),

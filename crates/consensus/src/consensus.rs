@@ -6,7 +6,7 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::{ChangeMembers, ReadPolicy};
 use quorate_net::Net;
-use quorate_storage::{LogDisk, LogRead, MetaKey};
+use quorate_storage::{LogDisk, LogRead, MetaKey, Write};
 use quorate_types::{Command, Incarnation, LeaderId, LogId, LogIndex, NodeId};
 use quorate_wire::v1::raft_server::RaftServer;
 use tokio::sync::{oneshot, watch};
@@ -16,7 +16,7 @@ use crate::accepted::{AcceptedIndex, AcceptedLog};
 use crate::config::{ConsensusConfig, Timings};
 use crate::error::{ChangeError, FatalError, ReadIndexError, StartError};
 use crate::lease::Lease;
-use crate::log::{LogStore, Writer};
+use crate::log::{LogMarks, LogReader, LogStore, MarkSpacing, Writer};
 use crate::machine::{AppliedState, Machine, Published};
 use crate::metrics::Metrics;
 use crate::observer;
@@ -43,6 +43,7 @@ struct Inner {
     timings: Timings,
     lease: Arc<Lease>,
     network: Network,
+    log: LogReader,
     writer: Writer,
     published: Published,
     accepted: AcceptedLog,
@@ -109,7 +110,8 @@ impl Consensus {
             lease,
             network,
             writer,
-            accepted: AcceptedLog::new(reader, index, published.clone()),
+            accepted: AcceptedLog::new(reader.clone(), index, published.clone()),
+            log: reader,
             published,
             view,
             fatal,
@@ -380,14 +382,47 @@ impl Consensus {
         asked.map_err(|_| ChangeError::Stopped)
     }
 
-    /// Purges the log up to `upto`, but never past the durable snapshot. Retention is the
-    /// caller's.
+    /// Purges what the log agreed to purge ([`AppliedState::purged`]), as far as the durable
+    /// snapshot goes. Nothing else is ever purged: readers know what is gone by that mark.
     ///
     /// # Errors
     /// If Raft has stopped.
-    pub async fn purge_log(&self, upto: LogIndex) -> Result<(), ChangeError> {
+    pub async fn purge_log(&self) -> Result<(), ChangeError> {
+        let upto = self.inner.published.state.borrow().purged;
+        if upto == LogIndex::ZERO {
+            return Ok(());
+        }
         let asked = self.inner.raft.trigger().purge_log(upto.0).await;
         asked.map_err(|_| ChangeError::Stopped)
+    }
+
+    /// How large this node's log was when, and its first entry.
+    #[must_use]
+    pub fn marks(&self) -> (LogMarks, LogIndex) {
+        (self.inner.log.marks(), self.inner.log.first())
+    }
+
+    /// Notes how large the log is now, in milliseconds since 1970, if the last note is far enough
+    /// back. It survives a restart.
+    ///
+    /// # Errors
+    /// If Raft has stopped.
+    pub async fn mark_log(&self, at_ms: u64, spacing: MarkSpacing) -> Result<(), ChangeError> {
+        let Some(marks) = self.inner.log.mark(at_ms, spacing) else {
+            return Ok(());
+        };
+        let write = Write::SetMeta(MetaKey::Marks, marks.into());
+        let written = self.inner.writer.write_lazily(vec![write]).await;
+        written.map_err(|_| ChangeError::Stopped)
+    }
+
+    /// Bytes that the log takes on its disk, free space inside its files included.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn disk_bytes(&self) -> std::io::Result<u64> {
+        let read = self.inner.log.on_disk(LogRead::disk_bytes);
+        read.await?.map_err(std::io::Error::other)
     }
 
     /// Stops Raft, syncs what was asked for before, and lets go of the disk.

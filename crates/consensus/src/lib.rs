@@ -40,7 +40,7 @@ pub use config::{ConsensusConfig, Timings};
 pub use consensus::{Consensus, RaftService};
 pub use error::{ChangeError, FatalError, ReadIndexError, StartError};
 pub use lease::Lease;
-pub use log::{Exec, WriteError};
+pub use log::{Exec, LogMarks, MarkSpacing, WriteError};
 pub use machine::AppliedState;
 pub use metrics::{LOG_APPLIED, LOG_COMMITTED, LOG_GROUP, LOG_SYNC, LOG_SYNCED, Metrics};
 pub use peer::{Dial, Identity, START_IDS, SecureConnect, Service, StartIds};

@@ -199,13 +199,14 @@ impl Machine {
     /// Trims the index of accepted transactions up to the state's purge mark.
     async fn trim(&mut self, from: LogIndex, batch: &mut Batch) -> io::Result<()> {
         let upto = self.state.purged();
+        let last = LogIndex(self.last.map_or(0, |last| last.index));
         self.put_records(batch).await?;
-        // What is trimmed was accepted long ago, so its records are on the disk already; those
-        // that are not stay readable, which harms nobody.
+        let index = self.accepted.clone();
         let gtids = self
             .log
-            .on_disk(move |disk| crate::accepted::gtids(disk, from.next(), upto))
+            .on_disk(move |disk| index.gtids_upto(disk, (from.next(), upto), last))
             .await??;
+        // Before anything is gone: whoever asks now is refused, not given less.
         self.accepted.make_unreadable(&gtids, Some(upto));
         let write = Write::PurgeAcceptedTo(upto);
         Ok(self.writer.write_soon(vec![write]).await?)
@@ -381,20 +382,50 @@ impl RaftStateMachine<TypeConfig> for Machine {
 
 /// A record of entries that this node does not have: the checksums count, the places lead nowhere.
 fn without_places(record: SnapshotRecord) -> Record {
-    let transactions = (0..)
-        .zip(record.transactions)
-        .map(|(position, (gtid, checksum))| AcceptedItem {
-            gtid,
-            checksum,
-            place: Place::Entry { position },
-        })
-        .collect();
+    let items = record.transactions.into_iter();
+    let transactions = items.map(|(gtid, checksum)| AcceptedItem {
+        gtid,
+        checksum,
+        place: Place::Nowhere,
+    });
     let record = AcceptedRecord {
         index: record.index,
-        transactions,
+        transactions: transactions.collect(),
     };
     Record {
         index: record.index,
         bytes: record.encode(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_storage::{LogDisk, MemoryDisk};
+    use quorate_types::{Gtid, SourceId, Uuid};
+
+    use super::*;
+    use crate::log::DiskReader;
+
+    /// A crash may come after a snapshot arrived and before the log that it replaces is gone.
+    #[test]
+    fn records_of_another_node_s_snapshot_are_never_readable() {
+        let gtid = Gtid {
+            source: SourceId::from(Uuid([1; 16])),
+            sequence: 3,
+        };
+        let record = SnapshotRecord {
+            index: LogIndex(7),
+            transactions: vec![(gtid, 1)],
+        };
+        let mut disk = MemoryDisk::new();
+        disk.write(vec![Write::PutAccepted(vec![without_places(record)])])
+            .unwrap();
+        let reader = DiskReader::new(disk.reader());
+        let accepted: GtidSet = [gtid].into_iter().collect();
+        let index = AcceptedIndex::default();
+        index
+            .load(&reader, LogIndex(1), LogIndex(9), &accepted)
+            .unwrap();
+        assert_eq!(*index.unreadable(), accepted);
     }
 }

@@ -207,3 +207,20 @@ async fn a_leader_whose_own_disk_hangs_commits_with_the_others_and_can_be_replac
     assert!(states.iter().all(|state| *state == states[0]));
     cluster.stop().await;
 }
+
+/// It forgot what it knew to be committed, and what it had sent before its own disk had it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_restarts_does_not_lead_its_old_term() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let old = cluster.node(leader).view().borrow().term;
+    cluster.crash(leader).await;
+    cluster.restart(leader).await;
+    let node = cluster.node(leader);
+    let mut view = node.view();
+    let led_again = view.wait_for(|view| view.is_leader && view.term == old);
+    let led_again = tokio::time::timeout(Duration::from_secs(2), led_again).await;
+    assert!(led_again.is_err(), "it leads term {old} again");
+    cluster.leader().await;
+    cluster.stop().await;
+}

@@ -107,7 +107,7 @@ impl ClonePermits {
         let donor = choose_donor(&view, ask).map_err(PermitError::NoDonor)?;
         let executed = &view.nodes[&donor].executed;
         // What the donor lacks must be in the log, and stay there.
-        let seek = self.consensus.accepted_log().seek(executed).await;
+        let seek = self.consensus.accepted_log().first_needed(executed).await;
         let next = seek.map_err(|error| {
             let why = format!("node {donor} lacks what the log no longer has ({error})");
             PermitError::NoDonor(why)

@@ -2,11 +2,13 @@
 
 mod check;
 mod finding;
+mod retention;
 mod secrets;
 #[cfg(test)]
 mod tests;
 
 pub use finding::{Finding, LoadError};
+pub use retention::Retention;
 pub use secrets::{Secrets, SecretsError};
 
 use std::collections::BTreeMap;
@@ -42,6 +44,7 @@ pub struct Config {
     pub timing: Timing,
     pub read_only: ReadOnly,
     pub repair: Repair,
+    pub retention: Retention,
     pub log: Log,
 }
 

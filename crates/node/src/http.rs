@@ -9,4 +9,6 @@ mod tests;
 pub use client::{FetchError, fetch_status};
 pub(crate) use serve::serve_on;
 pub use serve::{METRICS_CONTENT_TYPE, StatusSource, router, serve};
-pub use status::{Committed, NodeJson, RaftJson, RecentEvent, StatusJson};
+pub use status::{
+    Committed, HolderJson, LogJson, NodeJson, RaftJson, RecentEvent, RetentionJson, StatusJson,
+};

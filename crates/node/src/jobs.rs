@@ -4,6 +4,7 @@ mod clone;
 mod demote;
 mod events;
 mod inert;
+mod limit;
 mod preflight;
 mod promote;
 mod repair;
@@ -101,6 +102,9 @@ impl<N: Net, H: Host> JobContext<N, H> {
             Job::Drain { .. } => Box::pin(self.drain(server)).await,
             Job::Salvage { .. } => Box::pin(self.salvage(server)).await,
             Job::EndWrites { .. } => Box::pin(self.end_writes(server)).await,
+            Job::LimitWrites { epoch, stop } => {
+                Box::pin(self.limit_writes(server, epoch, stop)).await
+            }
             Job::Demote { .. } => Box::pin(self.demote(server)).await,
             Job::Clone => Box::pin(self.clone_server(server)).await,
             Job::StopServer { clean } => Box::pin(self.stop_server(server, clean)).await,

@@ -40,6 +40,7 @@ mod probe;
 mod random;
 mod recent;
 mod recover;
+mod retention;
 mod roles;
 mod server;
 mod status;

@@ -22,6 +22,7 @@ use crate::http::{StatusJson, StatusSource};
 use crate::part::Part;
 use crate::peers::{REPORT_MAX, Reports};
 use crate::recent::Recent;
+use crate::retention::Kept;
 use crate::roles::Roles;
 use crate::watchers::Health;
 
@@ -49,6 +50,7 @@ pub(crate) struct OwnView<N> {
     pub(crate) health: watch::Receiver<Health>,
     pub(crate) doing: watch::Receiver<String>,
     pub(crate) kept_cuts: watch::Receiver<Vec<KeptCut>>,
+    pub(crate) kept: watch::Receiver<Kept>,
 }
 
 impl<N: Net> OwnView<N> {
@@ -102,6 +104,7 @@ impl<N: Net> OwnView<N> {
             learner: self.consensus.view().borrow().learners.contains(&self.node),
             sessions: self.gate.read_only_sessions(),
             kept_cuts: self.kept_cuts.borrow().clone(),
+            log: self.kept.borrow().log,
         }
     }
 
@@ -218,6 +221,7 @@ impl<N: Net> ViewMaker<N> {
             applied: state.index(),
             accepted: (*state.accepted).clone(),
             nodes: ids.into_iter().map(node).collect(),
+            retention: self.own.kept.borrow().retention.clone(),
         }
     }
 

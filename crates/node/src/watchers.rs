@@ -59,6 +59,9 @@ pub(crate) struct Watcher<N, H: Host> {
     pub(crate) guard_session: watch::Sender<Option<u64>>,
 }
 
+/// In a replica's error if its source refused to go on.
+const FEED_REFUSED: &str = "1236";
+
 /// The last look at the server's settings.
 struct Checked {
     at: Instant,
@@ -219,6 +222,9 @@ impl<N: Net, H: Host> Watcher<N, H> {
         }
         let status = session.replication_status().await?;
         self.watch_applier(&status, checked).await;
+        if let Some(behind) = self.behind(&executed, &status).await {
+            return Ok((executed, false, behind));
+        }
         let mut message = String::new();
         if !status.is_healthy() {
             message = [&status.apply_error, &status.receive_error]
@@ -228,6 +234,20 @@ impl<N: Net, H: Host> Watcher<N, H> {
                 .unwrap_or_else(|| "replication is starting".to_owned());
         }
         Ok((executed, status.is_healthy(), message))
+    }
+
+    /// A replica that lacks what this node's log no longer has, and did not receive it before: its
+    /// feed refused it for good.
+    async fn behind(&self, executed: &GtidSet, status: &ReplicationStatus) -> Option<String> {
+        let refused = !status.receiving && status.receive_error.contains(FEED_REFUSED);
+        let lacks = !self.consensus.accepted_log().can_serve(executed);
+        if !refused || !lacks || !self.is_replica() {
+            return None;
+        }
+        let why = "it is too old: it lacks transactions that are no longer in the log".to_owned();
+        let found = Input::Unmendable(JobResult::Behind(why.clone()));
+        let _ = self.inputs.send(found).await;
+        Some(why)
     }
 
     /// An applier that stopped with an error met other data than the accepted transactions made: its

@@ -38,6 +38,7 @@ use crate::part::Part;
 use crate::peers::{Reports, ask_peers, following_client};
 use crate::permit_client::PermitClient;
 use crate::recent::Recent;
+use crate::retention::{Kept, LogMetrics, Retainer};
 use crate::roles::Roles;
 use crate::server::{Logins, ServerState};
 use crate::status::{OwnView, ViewMaker};
@@ -433,6 +434,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
         let reports: Arc<watch::Sender<Reports>> = Arc::default();
         let (book, forward) = (known.book.clone(), self.forward.clone());
         self.tasks.spawn(ask_peers(book, forward, reports.clone()));
+        let kept = self.retention();
         let own = OwnView {
             node: known.config.node,
             cluster: known.cluster,
@@ -449,6 +451,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             health: controlled.health.clone(),
             doing: controlled.doing.clone(),
             kept_cuts: controlled.kept_cuts.clone(),
+            kept,
         };
         let maker = ViewMaker {
             own: own.clone(),
@@ -460,6 +463,26 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
         };
         self.tasks.spawn(maker.clone().run());
         (maker, own)
+    }
+
+    /// Keeps the log within its limits.
+    fn retention(&mut self) -> watch::Receiver<Kept> {
+        let metrics = LogMetrics::default();
+        metrics.register(&mut self.registry);
+        let kept = watch::Sender::default();
+        let changes = kept.subscribe();
+        let retainer = Retainer {
+            config: self.known.config.retention.clone(),
+            consensus: self.consensus.clone(),
+            roles: self.roles.clone(),
+            wall_clock: self.known.wall_clock.clone(),
+            inputs: self.inputs.clone(),
+            recent: self.recent.clone(),
+            metrics,
+            kept,
+        };
+        self.tasks.spawn(retainer.run());
+        changes
     }
 
     fn admin(

@@ -31,6 +31,9 @@ pub(crate) enum Command {
     Binlog(BinlogCommand),
     Recover(RecoverArgs),
     Certs(CertsArgs),
+    /// Look after a node's log.
+    #[command(subcommand)]
+    Log(LogCommand),
     /// Become a server process. For the sidecar itself.
     #[command(hide = true, name = quorate_mysqld::EXEC_SERVER)]
     ExecServer {
@@ -223,6 +226,23 @@ pub(crate) struct InspectArgs {
     /// The accepted transactions, as a GTID set.
     #[arg(long, value_name = "GTID_SET", conflicts_with = "addr")]
     pub(crate) accepted: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LogCommand {
+    Compact(CompactArgs),
+}
+
+/// Give the room of what was purged back to the disk, while the node is stopped.
+///
+/// The log's files keep the size that they once needed. This writes what is in them into new ones,
+/// compares, and puts those in their place in one step: it can be interrupted at any moment. Needs
+/// room for the copy.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CompactArgs {
+    /// The node's configuration.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
 }
 
 #[derive(Clone, Debug, clap::Args)]

@@ -10,6 +10,7 @@ mod args;
 mod binlog;
 mod certs;
 mod check;
+mod compact;
 mod demo;
 mod members;
 mod node;
@@ -23,7 +24,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 
-use args::{Args, BinlogCommand, Command};
+use args::{Args, BinlogCommand, Command, LogCommand};
 
 /// The whole program: what `main` of every binary that is the product calls.
 pub fn main() -> ExitCode {
@@ -56,6 +57,7 @@ fn execute(command: Command) -> anyhow::Result<()> {
         Command::Binlog(BinlogCommand::Export(args)) => block_on(binlog::export(args)),
         Command::Check(args) => block_on(check::run(&args)),
         Command::Certs(args) => certs::run(&args),
+        Command::Log(LogCommand::Compact(args)) => compact::run(&args),
         Command::ExecServer { words } => {
             Err(quorate_mysqld::exec_server(words)).context("become the server")
         }

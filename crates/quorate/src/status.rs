@@ -89,10 +89,11 @@ fn table(status: &StatusJson) -> String {
             node.message.clone(),
         ]
     });
-    text += &columns(
-        ["NODE", "ROLE", "HEALTHY", "RAFT", "LAG", "MYSQLD", ""],
-        rows,
-    );
+    let mut text = text
+        + &columns(
+            ["NODE", "ROLE", "HEALTHY", "RAFT", "LAG", "MYSQLD", ""],
+            rows,
+        );
     for node in &status.nodes {
         for cut in &node.kept_cuts {
             let (id, name, bytes) = (node.id, &cut.name, cut.bytes);
@@ -102,7 +103,60 @@ fn table(status: &StatusJson) -> String {
             );
         }
     }
+    log_table(status, &mut text);
     text
+}
+
+/// How large each node's log is, and what keeps it from being purged.
+fn log_table(status: &StatusJson, text: &mut String) {
+    let logs = status.nodes.iter().filter_map(|node| {
+        let log = node.log.as_ref()?;
+        let percent = log.bytes / (log.budget_bytes / 100).max(1);
+        Some([
+            node.id.to_string(),
+            format!("{}-{}", log.first, log.last),
+            size(log.bytes),
+            format!("{percent} %"),
+            size(log.disk_bytes),
+            age(log.age_s),
+            if log.full { "takes no writes" } else { "" }.to_owned(),
+        ])
+    });
+    let rows: Vec<_> = logs.collect();
+    if rows.is_empty() {
+        return;
+    }
+    text.push('\n');
+    let head = ["LOG", "ENTRIES", "BYTES", "BUDGET", "FILES", "AGE", ""];
+    text.push_str(&columns(head, rows.into_iter()));
+    let retention = &status.retention;
+    if retention.wanted > retention.purged {
+        let _ = writeln!(
+            text,
+            "purged up to {}, wanted up to {}",
+            retention.purged, retention.wanted
+        );
+    }
+    for holder in &retention.held_by {
+        let _ = writeln!(text, "kept for node {}: it {}", holder.id, holder.why);
+    }
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..0x10_0000 => format!("{} KiB", bytes >> 10),
+        0x10_0000..0x4000_0000 => format!("{} MiB", bytes >> 20),
+        _ => format!("{}.{} GiB", bytes >> 30, ((bytes & 0x3fff_ffff) * 10) >> 30),
+    }
+}
+
+fn age(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
 }
 
 /// Left-aligned columns, each as wide as its longest cell.
@@ -133,7 +187,7 @@ pub(crate) fn columns<const N: usize>(
 
 #[cfg(test)]
 mod tests {
-    use quorate_node::http::{NodeJson, RaftJson, StatusJson};
+    use quorate_node::http::{HolderJson, LogJson, NodeJson, RaftJson, RetentionJson, StatusJson};
 
     use super::table;
 
@@ -155,5 +209,41 @@ mod tests {
         assert!(text.contains("primary: node 2"), "{text}");
         let row = "1     repairing  no       learner  0    127.0.0.1:7015  waits for a donor";
         assert!(text.lines().any(|line| line == row), "{text}");
+    }
+
+    #[test]
+    fn the_log_is_shown_with_who_holds_it() {
+        let status = StatusJson {
+            nodes: vec![NodeJson {
+                id: 1,
+                log: Some(LogJson {
+                    first: 5,
+                    last: 900,
+                    bytes: 85 << 20,
+                    disk_bytes: 3 << 30,
+                    budget_bytes: 100 << 20,
+                    age_s: 7300,
+                    full: true,
+                }),
+                ..NodeJson::default()
+            }],
+            retention: RetentionJson {
+                purged: 4,
+                wanted: 800,
+                held_by: vec![HolderJson {
+                    id: 3,
+                    why: "is down".to_owned(),
+                }],
+            },
+            ..StatusJson::default()
+        };
+        let text = table(&status);
+        for line in [
+            "1    5-900    85 MiB  85 %    3.0 GiB  2 h  takes no writes",
+            "purged up to 4, wanted up to 800",
+            "kept for node 3: it is down",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}: {text}");
+        }
     }
 }

@@ -21,6 +21,8 @@ pub struct Timing {
     pub clone_retry: Duration,
     /// How long a promotion may make no progress before a nearer node is looked for.
     pub promotion_stall: Duration,
+    /// The same for a stop or a resumption of writes.
+    pub limit_retry: Duration,
     /// How long to wait before a `SetPrimary` that was refused is proposed again.
     pub proposal_retry: Duration,
     /// How long a stopping node may take to hand over and to demote before it ends by force.
@@ -36,6 +38,7 @@ impl Default for Timing {
             repair_retry: Duration::from_secs(1),
             clone_retry: Duration::from_secs(2),
             promotion_stall: Duration::from_secs(2),
+            limit_retry: Duration::from_secs(1),
             proposal_retry: Duration::from_millis(20),
             stop_bound: Duration::from_secs(15),
         }
@@ -90,6 +93,9 @@ pub enum Job {
     Salvage { epoch: Epoch },
     /// `super_read_only=ON`: its success proves that no commit is in flight (A9).
     EndWrites { epoch: Epoch },
+    /// The log has no room, or has room again: the primary stops taking writes, or takes them,
+    /// within its epoch.
+    LimitWrites { epoch: Epoch, stop: bool },
     /// After the epoch's end was applied: check, semi-sync off, check again, follow.
     Demote { epoch: Epoch },
     /// Replace the server's data by a copy of another's, by a permit of the log; then it starts by
@@ -156,6 +162,8 @@ pub enum Input {
         why: String,
     },
     Peers(Vec<Candidate>),
+    /// The log is near its budget, or no longer.
+    LogFull(bool),
     Switchover {
         to: NodeId,
     },

@@ -18,6 +18,7 @@
 
 mod input;
 mod lead;
+mod limit;
 mod machine;
 
 pub use input::{

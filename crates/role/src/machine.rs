@@ -4,6 +4,7 @@ use crate::input::{
     Applied, Candidate, Effect, Input, Job, JobId, JobResult, Proposal, ServerEvent, Tick, Timing,
 };
 use crate::lead::{Proposing, Transfer};
+use crate::limit::Limit;
 
 /// What the server is, as far as this node brought it there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +85,7 @@ pub struct Machine {
     pub(crate) over: Option<Epoch>,
     /// Whether a server that must be cloned is, or waits as it is for somebody to look at it.
     clones: bool,
+    pub(crate) limit: Limit,
     stopped: bool,
 }
 
@@ -119,6 +121,7 @@ impl Machine {
             gate: None,
             over: None,
             clones: true,
+            limit: Limit::default(),
             stopped: false,
         }
     }
@@ -176,6 +179,7 @@ impl Machine {
         self.drain(&mut effects);
         self.end_epoch(&mut effects);
         self.advance_demotion(&mut effects);
+        self.limit_writes(now, &mut effects);
         self.lead(now, &mut effects);
         self.repair(now, &mut effects);
         self.clone_server(now, &mut effects);
@@ -216,6 +220,7 @@ impl Machine {
             Input::Unmendable(_) => {}
             Input::Bypassed { epoch, why } => self.on_bypassed(epoch, why, effects),
             Input::Peers(peers) => self.peers = peers,
+            Input::LogFull(full) => self.limit.full = full,
             Input::Switchover { to } => {
                 let possible = self.is_candidate(to) && self.leading.is_some();
                 self.switchover = possible.then_some(to);
@@ -289,6 +294,9 @@ impl Machine {
             }
             // However it ended: what is left open now is cut off.
             (Job::Drain { epoch }, _) => self.end_writes(epoch, effects),
+            (Job::LimitWrites { epoch, stop }, result) => {
+                self.on_limited(now, (epoch, stop), result, effects);
+            }
             (Job::Salvage { .. }, _) => {
                 let message = self.message().to_owned();
                 self.begin_repair(now, message, effects);

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use quorate_types::{Epoch, LeaderId, LogId, LogIndex, NodeId, Term};
+use quorate_types::{Epoch, LeaderId, LogId, LogIndex, NodeId, Role, Term};
 
 use crate::*;
 
@@ -321,6 +321,40 @@ fn what_was_seen_of_another_epoch_says_nothing() {
 }
 
 #[test]
+fn a_full_log_stops_writes_within_the_epoch_and_room_resumes_them() {
+    let (mut node, epoch) = Node::primary();
+    let stop = |stop| Some(Job::LimitWrites { epoch, stop });
+    assert_eq!(starts(&node.step(Input::LogFull(true))), stop(true));
+    assert!(starts(&node.finish(JobResult::Done)).is_none());
+    assert_eq!(node.step(Input::LogFull(true)), []);
+    assert_eq!(node.machine.role(true), Role::Primary);
+    // One that failed is tried again, not in a hot loop.
+    assert_eq!(starts(&node.step(Input::LogFull(false))), stop(false));
+    node.finish(JobResult::Failed("no answer".to_owned()));
+    assert_eq!(node.step(Input::Tick), []);
+    node.now += ms(1000);
+    assert_eq!(starts(&node.step(Input::Tick)), stop(false));
+    assert!(starts(&node.finish(JobResult::Done)).is_none());
+    assert_eq!(node.step(Input::Tick), []);
+}
+
+#[test]
+fn what_an_interrupted_stop_of_writes_left_is_set_right() {
+    let (mut node, epoch) = Node::primary();
+    node = node.with_candidate();
+    node.step(Input::LogFull(true));
+    let effects = node.step(Input::Switchover { to: OTHER });
+    assert_eq!(starts(&effects), Some(Job::Drain { epoch }));
+    node.step(Input::LogFull(false));
+    // The switchover is given up, and nobody knows whether the server takes writes.
+    let effects = node.step(Input::Peers(Vec::new()));
+    let resume = Job::LimitWrites { epoch, stop: false };
+    assert_eq!(starts(&effects), Some(resume));
+    let effects = node.step(Input::CaptureStopped { epoch });
+    assert_eq!(starts(&effects), Some(Job::EndWrites { epoch }));
+}
+
+#[test]
 fn a_failed_transfer_is_tried_once_more_and_then_the_leader_falls_silent() {
     let (node, _) = Node::primary();
     let mut node = node.with_candidate();
@@ -442,6 +476,7 @@ fn input() -> impl Strategy<Value = Choice> {
         1 => any::<bool>().prop_map(Choice::Peers),
         1 => Just(Choice::Switchover),
         1 => Just(Choice::OtherLog),
+        1 => any::<bool>().prop_map(Choice::LogFull),
     ]
 }
 
@@ -462,6 +497,7 @@ enum Choice {
     Peers(bool),
     Switchover,
     OtherLog,
+    LogFull(bool),
 }
 
 /// What must hold whatever the world does, checked from the effects alone.
@@ -491,7 +527,11 @@ impl Rules {
                 Effect::CloseGate => assert!(self.gate.take().is_some()),
                 Effect::Start { id, job } => {
                     assert!(self.job.replace(*id).is_none(), "two jobs");
-                    let touches = !matches!(job, Job::Promote { .. } | Job::Drain { .. });
+                    let harmless = matches!(
+                        job,
+                        Job::Promote { .. } | Job::Drain { .. } | Job::LimitWrites { .. }
+                    );
+                    let touches = !harmless;
                     assert!(
                         !touches || self.gate.is_none(),
                         "{job:?} behind an open gate"
@@ -594,6 +634,7 @@ proptest! {
                 Choice::Health(healthy) => Input::Server(ServerEvent::ReplicaHealth(healthy)),
                 Choice::Peers(healthy) => Input::Peers(vec![Candidate { node: OTHER, healthy, behind: 0 }]),
                 Choice::Switchover => Input::Switchover { to: OTHER },
+                Choice::LogFull(full) => Input::LogFull(full),
                 Choice::OtherLog => {
                     node.index += 1;
                     term += 1;

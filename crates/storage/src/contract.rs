@@ -27,6 +27,8 @@ pub enum MetaKey {
     Snapshot,
     /// The highest start counters that this node heard from its peers.
     PeerStarts,
+    /// How large the log was when.
+    Marks,
 }
 
 /// One change of the log's disk.
@@ -138,6 +140,12 @@ pub trait LogRead: Clone + Send + Sync + 'static {
     /// # Errors
     /// The disk's, or [`Error::Corrupt`].
     fn meta(&self, key: MetaKey) -> Result<Option<Bytes>, Error>;
+
+    /// As [`LogDisk::disk_bytes`].
+    ///
+    /// # Errors
+    /// The disk's.
+    fn disk_bytes(&self) -> Result<u64, Error>;
 }
 
 /// Why the log's disk could not do what it was asked.
@@ -149,6 +157,9 @@ pub enum Error {
     Corrupt { dir: PathBuf, what: String },
     #[error("log in {} is in use by another process", dir.display())]
     InUse { dir: PathBuf },
+    /// Nothing that was synced is lost; it opens again when there is room.
+    #[error("the disk under {} is full: make room, then start the node again", dir.display())]
+    Full { dir: PathBuf },
     #[error("{action} in {}", dir.display())]
     Io {
         action: &'static str,

@@ -222,6 +222,10 @@ impl LogRead for MemoryReader {
     fn meta(&self, key: MetaKey) -> Result<Option<Bytes>, Error> {
         Ok(self.0.open()?.visible.meta(key))
     }
+
+    fn disk_bytes(&self) -> Result<u64, Error> {
+        Ok(self.0.open()?.visible.bytes())
+    }
 }
 
 impl Shared {

@@ -1,6 +1,7 @@
 //! The log's disk in production: sled, behind a journal that makes a group durable in one write.
 
 mod base;
+mod compact;
 mod failure;
 mod frame;
 mod journal;
@@ -20,6 +21,7 @@ use self::overlay::Overlay;
 use crate::contents::{Bounds, bounds_after};
 use crate::{Error, LogDisk, Write};
 
+pub use self::compact::Compacted;
 pub use self::overlay::SledReader;
 
 /// What waits in the journal for sled until it is moved on: enough that sled gets full values.

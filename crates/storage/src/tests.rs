@@ -214,3 +214,37 @@ fn what_is_purged_makes_room_for_what_comes() {
         "2.4 MB live in 144 MB written took {largest} bytes"
     );
 }
+
+/// As retention does it: what is beyond the limit goes in 64 steps, over and over.
+#[test]
+fn the_files_take_at_most_three_times_what_is_retained() {
+    const RETAINED: u64 = 64 << 20;
+    const BYTES: u64 = 20_000;
+    let dir = tempfile::tempdir().unwrap();
+    let mut disk = sled_in(dir.path()).unwrap();
+    let (mut first, mut next, mut largest) = (1, 1, 0);
+    while next * BYTES < 8 * RETAINED {
+        let group = records(next..next + 8, BYTES as usize);
+        let index = records(next..next + 8, 40);
+        disk.write(vec![Write::Append(group), Write::PutAccepted(index)])
+            .unwrap();
+        disk.sync().unwrap();
+        disk.tidy().unwrap();
+        next += 8;
+        let beyond = ((next - first) * BYTES).saturating_sub(RETAINED);
+        if beyond > RETAINED / 64 {
+            first += beyond / BYTES + 1;
+            let writes = vec![
+                Write::PurgeAcceptedTo(LogIndex(first - 1)),
+                Write::PurgeTo(LogIndex(first - 1)),
+            ];
+            disk.write(writes).unwrap();
+        }
+        if next % 256 == 1 {
+            largest = largest.max(disk.disk_bytes().unwrap());
+        }
+    }
+    let ratio = largest as f64 / RETAINED as f64;
+    println!("{RETAINED} bytes retained, {largest} on the disk at most: {ratio:.2} times");
+    assert!(ratio < 3.0, "{ratio:.2} times what is retained");
+}

@@ -111,6 +111,36 @@ pub struct ClusterView {
     pub applied: LogIndex,
     pub accepted: GtidSet,
     pub nodes: BTreeMap<NodeId, NodeView>,
+    pub retention: Retention,
+}
+
+/// What is to go from the log, and who holds it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Up to here the log is purged, by what was agreed.
+    pub purged: LogIndex,
+    /// Up to here it is beyond its limits; not more than `purged` if nothing is.
+    pub wanted: LogIndex,
+    /// Why it is not purged as far as that, by whom it waits for.
+    pub held_by: BTreeMap<NodeId, String>,
+}
+
+/// A node's Raft log as it is on its disk; all zero if nothing is known of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogState {
+    /// The first entry that is there, and the last one.
+    pub first: LogIndex,
+    pub last: LogIndex,
+    /// About how many bytes the entries have.
+    pub bytes: u64,
+    /// What the files take, free space in them included.
+    pub disk_bytes: u64,
+    /// Near this many bytes of entries the primary takes no writes.
+    pub budget_bytes: u64,
+    /// For how long the first entry is surely there; 0 if that is not known yet.
+    pub age_ms: u64,
+    /// It is near its budget: as the primary, this node takes no writes.
+    pub is_full: bool,
 }
 
 /// What a node said of itself last.
@@ -130,6 +160,7 @@ pub struct NodeView {
     pub learner: bool,
     /// Open read-only sessions, for balancing.
     pub sessions: u64,
+    pub log: LogState,
     /// What repairs cut off its binlog, oldest first.
     pub kept_cuts: Vec<KeptCut>,
 }

@@ -18,7 +18,9 @@ mod position;
 mod rule;
 mod secret;
 
-pub use cluster::{ClusterView, KeptCut, Member, Members, NodeView, Role, Settings, Standing};
+pub use cluster::{
+    ClusterView, KeptCut, LogState, Member, Members, NodeView, Retention, Role, Settings, Standing,
+};
 pub use command::{
     BinlogSource, ClonePermit, Cloning, Command, FRAGMENT_FIRST, Fragment, FragmentEnd,
     Transaction, TransactionBatch,

@@ -1,3 +1,5 @@
+mod retention;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_types::{
@@ -58,6 +60,7 @@ pub fn status_reply(node: NodeId, view: &ClusterView) -> v1::StatusReply {
         applied_index: view.applied.0,
         accepted_gtid_set: view.accepted.to_wire().into(),
         nodes: nodes.collect(),
+        retention: Some(retention::to_wire(&view.retention)),
     }
 }
 
@@ -82,6 +85,7 @@ pub fn cluster_view(reply: v1::StatusReply) -> Result<ClusterView, DecodeError> 
         applied: LogIndex(reply.applied_index),
         accepted: GtidSet::try_from_wire(&reply.accepted_gtid_set)?,
         nodes,
+        retention: retention::from_wire(reply.retention.unwrap_or_default()),
     })
 }
 
@@ -138,6 +142,7 @@ fn node_message(id: NodeId, view: &NodeView, raft: RaftRole) -> v1::Node {
         sessions: view.sessions,
         kept_cuts: view.kept_cuts.iter().map(kept_cut_message).collect(),
         raft: v1::RaftRole::from(raft).into(),
+        log: retention::log_to_wire(&view.log),
     }
 }
 
@@ -155,6 +160,7 @@ fn node_from_message(node: v1::Node) -> Result<(NodeId, NodeView, RaftRole), Dec
         learner: raft == RaftRole::Learner,
         sessions: node.sessions,
         kept_cuts: node.kept_cuts.into_iter().map(kept_cut).collect(),
+        log: node.log.map(retention::log_from_wire).unwrap_or_default(),
     };
     Ok((NodeId(node.id), view, raft))
 }

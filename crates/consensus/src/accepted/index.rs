@@ -32,6 +32,8 @@ struct Inner {
     /// Accepted, but in no entry of this node's log: a baseline, what was before a snapshot that
     /// another node sent, what was purged.
     unreadable: Arc<GtidSet>,
+    /// Nothing before this entry is read any more.
+    floor: LogIndex,
     /// By the index before which everything in the set was accepted, and nothing else.
     checkpoints: BTreeMap<LogIndex, Arc<GtidSet>>,
     since_checkpoint: u64,
@@ -60,13 +62,18 @@ impl AcceptedIndex {
                 marks.push((record.index, readable.clone()));
             }
             count += 1;
-            extend(&mut readable, &record);
+            for item in &record.transactions {
+                if item.is_in_log_from(first) {
+                    readable.insert(item.gtid);
+                }
+            }
         })?;
         let unreadable = accepted.difference(&readable);
         let mut inner = self.inner();
         *inner = Inner {
             on_disk: Some(last),
             unreadable: Arc::new(unreadable.clone()),
+            floor: first,
             ..Inner::default()
         };
         for (index, mut before) in marks {
@@ -82,6 +89,7 @@ impl AcceptedIndex {
         *self.inner() = Inner {
             on_disk: Some(last),
             unreadable: Arc::new(accepted.clone()),
+            floor: last.next(),
             ..Inner::default()
         };
     }
@@ -115,6 +123,43 @@ impl AcceptedIndex {
         if let Some(upto) = upto {
             inner.checkpoints = inner.checkpoints.split_off(&upto.next());
             inner.recent = inner.recent.split_off(&upto.next());
+            inner.floor = inner.floor.max(upto.next());
+        }
+    }
+
+    /// The first entry that may be read.
+    pub(crate) fn floor(&self) -> LogIndex {
+        self.inner().floor
+    }
+
+    /// What can no longer be read when the entries from `first` to `upto` are gone, where `last` is
+    /// the last one: in memory or on the disk, and a transaction of which only the beginning goes.
+    pub(crate) fn gtids_upto(
+        &self,
+        disk: &DiskReader,
+        (first, upto): (LogIndex, LogIndex),
+        last: LogIndex,
+    ) -> io::Result<GtidSet> {
+        let mut set = GtidSet::new();
+        let mut at = first;
+        loop {
+            let records = self.read(disk, at, last)?;
+            let Some(end) = records.last().map(|record| record.index) else {
+                return Ok(set);
+            };
+            for record in records {
+                let goes = record.index <= upto;
+                for item in &record.transactions {
+                    if goes || !item.is_in_log_from(upto.next()) {
+                        set.insert(item.gtid);
+                    }
+                }
+                // Parts are contiguous: what comes later begins later.
+                if !goes {
+                    return Ok(set);
+                }
+            }
+            at = end.next();
         }
     }
 
@@ -214,12 +259,6 @@ impl Inner {
     }
 }
 
-fn extend(set: &mut GtidSet, record: &AcceptedRecord) {
-    for item in &record.transactions {
-        set.insert(item.gtid);
-    }
-}
-
 fn decode(record: &Record) -> io::Result<AcceptedRecord> {
     AcceptedRecord::decode(record.index, &record.bytes)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
@@ -246,11 +285,4 @@ pub(crate) fn for_each_record(
         next = read_to.next();
     }
     Ok(())
-}
-
-/// The GTIDs of the records on the disk from `first` to `last`, inclusive.
-pub(crate) fn gtids(disk: &DiskReader, first: LogIndex, last: LogIndex) -> io::Result<GtidSet> {
-    let mut set = GtidSet::new();
-    for_each_record(disk, first, last, |record| extend(&mut set, &record))?;
-    Ok(set)
 }

@@ -93,34 +93,78 @@ impl AcceptedLog {
         *self.published.index.borrow()
     }
 
+    /// The first entry that can be read: those before it are purged, or about to be.
+    fn first(&self) -> LogIndex {
+        self.log.first().max(self.index.floor())
+    }
+
     /// Where to start reading for somebody who has `executed`: no accepted transaction before this
     /// index is outside the set.
     ///
     /// # Errors
     /// [`ReadError::Purged`] if a transaction outside `executed` can no longer be read.
     pub async fn seek(&self, executed: &GtidSet) -> Result<LogIndex, ReadError> {
-        let first = self.log.first();
-        if !executed.contains_set(&self.index.unreadable()) {
-            return Err(ReadError::Purged { first });
+        Ok(self.find_missing(executed).await?.0)
+    }
+
+    /// The first entry that somebody who has `executed` still needs. A transaction in parts is
+    /// read from where its last part is, and needs the log from its first part on.
+    ///
+    /// # Errors
+    /// As [`Self::seek`].
+    pub async fn first_needed(&self, executed: &GtidSet) -> Result<LogIndex, ReadError> {
+        Ok(self.find_missing(executed).await?.1)
+    }
+
+    /// Whether everything outside `executed` can still be read here.
+    #[must_use]
+    pub fn can_serve(&self, executed: &GtidSet) -> bool {
+        executed.contains_set(&self.index.unreadable())
+    }
+
+    /// The entry where the first transaction outside `executed` ends, and where it begins.
+    async fn find_missing(&self, executed: &GtidSet) -> Result<(LogIndex, LogIndex), ReadError> {
+        loop {
+            let first = self.first();
+            if !self.can_serve(executed) {
+                return Err(ReadError::Purged { first });
+            }
+            match self.walk(first, executed).await {
+                // Something was purged meanwhile: what the walk saw may have lacked it.
+                Err(ReadError::Purged { .. }) if self.first() > first => {}
+                found => return found,
+            }
         }
+    }
+
+    async fn walk(
+        &self,
+        first: LogIndex,
+        executed: &GtidSet,
+    ) -> Result<(LogIndex, LogIndex), ReadError> {
         let mut at = self.index.checkpoint(executed).unwrap_or(first).max(first);
         let last = self.applied();
         // From the checkpoint on, past what is known to be there entry by entry.
         while at <= last {
             let records = self.records(at, last).await?;
             let Some(end) = records.last().map(|record| record.index) else {
-                return Ok(last.next());
+                return Ok((last.next(), last.next()));
             };
-            let missing = records.iter().find(|record| {
+            let missing = |record: &Arc<AcceptedRecord>| {
                 let mut items = record.transactions.iter();
-                items.any(|item| !executed.contains(item.gtid))
-            });
-            if let Some(missing) = missing {
-                return Ok(missing.index);
+                let item = items.find(|item| !executed.contains(item.gtid))?;
+                let begin = match item.place {
+                    Place::Parts { first, .. } => first,
+                    Place::Entry { .. } | Place::Nowhere => record.index,
+                };
+                Some((record.index, begin))
+            };
+            if let Some(found) = records.iter().find_map(missing) {
+                return Ok(found);
             }
             at = end.next();
         }
-        Ok(at)
+        Ok((at, at))
     }
 
     /// Accepted transactions at and after `from` in log order: at most `bytes_max` of them, but at
@@ -129,7 +173,7 @@ impl AcceptedLog {
     /// # Errors
     /// [`ReadError::Purged`] if `from` is before what can be read.
     pub async fn read(&self, from: LogIndex, bytes_max: usize) -> Result<ReadBatch, ReadError> {
-        let first = self.log.first();
+        let first = self.first();
         if from < first {
             return Err(ReadError::Purged { first });
         }
@@ -175,7 +219,7 @@ impl AcceptedLog {
         from: LogIndex,
         last: LogIndex,
     ) -> Result<(Vec<Fragment>, LogIndex), ReadError> {
-        let first = self.log.first();
+        let first = self.first();
         if from < first {
             return Err(ReadError::Purged { first });
         }
@@ -241,7 +285,7 @@ impl AcceptedLog {
         let mut checksums = BTreeMap::new();
         let mut at = LogIndex::ZERO;
         while at <= last {
-            let records = self.records(at, last).await?;
+            let records = self.all_records(at, last).await?;
             let Some(end) = records.last().map(|record| record.index) else {
                 break;
             };
@@ -253,7 +297,23 @@ impl AcceptedLog {
         Ok(checksums)
     }
 
+    /// Records that can be read, from `from` on; an error if some of them went meanwhile.
     async fn records(
+        &self,
+        from: LogIndex,
+        last: LogIndex,
+    ) -> Result<Vec<Arc<AcceptedRecord>>, ReadError> {
+        let records = self.all_records(from, last).await?;
+        // Afterwards: what is purged disappears at once, and its absence must not be taken for
+        // nothing having been there.
+        let first = self.first();
+        match from < first {
+            true => Err(ReadError::Purged { first }),
+            false => Ok(records),
+        }
+    }
+
+    async fn all_records(
         &self,
         from: LogIndex,
         last: LogIndex,

@@ -30,10 +30,26 @@ pub enum Place {
         /// Bytes of all parts together.
         length: u64,
     },
+    /// In no entry of this node's log: a snapshot of another node brought the record.
+    Nowhere,
+}
+
+impl AcceptedItem {
+    /// Whether a log that begins with `first` has the events.
+    #[must_use]
+    pub fn is_in_log_from(&self, first: LogIndex) -> bool {
+        match self.place {
+            // Who has the record has its entry.
+            Place::Entry { .. } => true,
+            Place::Parts { first: begin, .. } => begin >= first,
+            Place::Nowhere => false,
+        }
+    }
 }
 
 const PLACE_ENTRY: u8 = 0;
 const PLACE_PARTS: u8 = 1;
+const PLACE_NOWHERE: u8 = 2;
 
 impl AcceptedRecord {
     /// The record without its index, under which the caller keeps it.
@@ -54,6 +70,7 @@ impl AcceptedRecord {
                     put_number(&mut out, first.0);
                     put_number(&mut out, length);
                 }
+                Place::Nowhere => out.push(PLACE_NOWHERE),
             }
         }
         out.into()
@@ -79,6 +96,7 @@ impl AcceptedRecord {
                     first: LogIndex(reader.number()?),
                     length: reader.number()?,
                 },
+                [PLACE_NOWHERE] => Place::Nowhere,
                 _ => return Err(CodecError::Illegal("place")),
             };
             transactions.push(AcceptedItem {

@@ -21,6 +21,7 @@ trait Reads: Send + Sync {
     fn read_accepted(&self, range: Range<LogIndex>, bytes_max: usize)
     -> Result<Vec<Record>, Error>;
     fn meta(&self, key: MetaKey) -> Result<Option<Bytes>, Error>;
+    fn disk_bytes(&self) -> Result<u64, Error>;
 }
 
 impl<R: LogRead> Reads for R {
@@ -43,6 +44,10 @@ impl<R: LogRead> Reads for R {
     fn meta(&self, key: MetaKey) -> Result<Option<Bytes>, Error> {
         LogRead::meta(self, key)
     }
+
+    fn disk_bytes(&self) -> Result<u64, Error> {
+        LogRead::disk_bytes(self)
+    }
 }
 
 impl LogRead for DiskReader {
@@ -64,5 +69,9 @@ impl LogRead for DiskReader {
 
     fn meta(&self, key: MetaKey) -> Result<Option<Bytes>, Error> {
         self.0.meta(key)
+    }
+
+    fn disk_bytes(&self) -> Result<u64, Error> {
+        self.0.disk_bytes()
     }
 }

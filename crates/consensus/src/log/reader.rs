@@ -10,7 +10,7 @@ use quorate_types::LogIndex;
 
 use crate::codec;
 use crate::log::tail::{Tail, entry_bytes};
-use crate::log::{DiskReader, Exec};
+use crate::log::{DiskReader, Exec, LogMarks, MarkSpacing};
 use crate::types::{RaftEntry, RaftLogId, RaftVote, TypeConfig};
 
 /// One message to a follower, encoding included. Larger ones would keep the connection busy for
@@ -18,11 +18,11 @@ use crate::types::{RaftEntry, RaftLogId, RaftVote, TypeConfig};
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
 /// What the store knows without asking the disk.
-#[derive(Default)]
 pub(super) struct State {
     pub(super) tail: Tail,
     pub(super) vote: Option<RaftVote>,
     pub(super) purged: Option<RaftLogId>,
+    pub(super) marks: LogMarks,
 }
 
 /// Reads the log: its tail from memory, the rest from the disk.
@@ -46,6 +46,17 @@ impl LogReader {
     /// The first entry that is there, or would be if the log is empty.
     pub(crate) fn first(&self) -> LogIndex {
         LogIndex(self.state().purged.map_or(0, |purged| purged.index + 1))
+    }
+
+    /// How large the log was when.
+    pub(crate) fn marks(&self) -> LogMarks {
+        self.state().marks.clone()
+    }
+
+    /// Makes a mark, if it is time; gives what is to be saved.
+    pub(crate) fn mark(&self, at_ms: u64, spacing: MarkSpacing) -> Option<Vec<u8>> {
+        let marks = &mut self.state().marks;
+        marks.mark(at_ms, spacing).then(|| marks.encode())
     }
 
     pub(crate) fn disk(&self) -> &DiskReader {

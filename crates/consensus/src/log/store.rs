@@ -11,12 +11,16 @@ use quorate_types::LogIndex;
 use tokio::time::Instant;
 
 use crate::codec;
+use crate::log::marks::LogMarks;
 use crate::log::read_object::DiskReader;
 use crate::log::reader::{LogReader, State, decode};
 use crate::log::tail::Tail;
 use crate::log::writer::{Done, Exec, Hooks, OnIndexed, Request, Writer};
 use crate::metrics::Metrics;
 use crate::types::{RaftEntry, RaftLogId, RaftVote, TypeConfig};
+
+/// What is read of the log at once to measure it.
+const MEASURE_BYTES: usize = 1 << 20;
 
 /// The log of one node: appends return as soon as entries can be read, and are reported as flushed
 /// when they are synced, in order; a vote is synced before it is given.
@@ -52,10 +56,12 @@ impl LogStore {
             .map_err(invalid)?;
         let last = last_entry(&reader)?.max(purged);
         let next = last.map_or(0, |last| last.index + 1);
+        let first = purged.map_or(0, |purged| purged.index + 1);
         let state = Arc::new(Mutex::new(State {
             tail: Tail::new(next),
             vote,
             purged,
+            marks: load_marks(&reader, LogIndex(first), LogIndex(next))?,
         }));
         let synced = state.clone();
         let on_synced = Box::new(move |append| {
@@ -103,6 +109,26 @@ fn last_entry<R: LogRead>(reader: &R) -> io::Result<Option<RaftLogId>> {
             format!("the log's last record, {last}, cannot be read"),
         )),
     }
+}
+
+/// What was saved, and what came after: it is read, since nothing else knows its size.
+fn load_marks<R: LogRead>(reader: &R, first: LogIndex, next: LogIndex) -> io::Result<LogMarks> {
+    let saved = reader.meta(MetaKey::Marks).map_err(io::Error::other)?;
+    let saved = saved.and_then(|saved| LogMarks::decode(&saved, first, next));
+    let mut marks = saved.unwrap_or_else(|| LogMarks::new(first));
+    while marks.next() < next {
+        let range = marks.next().max(first)..next;
+        let records = reader
+            .read(range, MEASURE_BYTES)
+            .map_err(io::Error::other)?;
+        if records.is_empty() {
+            break;
+        }
+        for record in records {
+            marks.append(record.index, record.bytes.len());
+        }
+    }
+    Ok(marks)
 }
 
 impl RaftLogReader<TypeConfig> for LogStore {
@@ -178,7 +204,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             })
             .collect();
         // Readable before it is written: replication and the local sync go side by side.
-        let append = self.reader.state().tail.append(&entries);
+        let append = {
+            let mut state = self.reader.state();
+            for record in &records {
+                state.marks.append(record.index, record.bytes.len());
+            }
+            state.tail.append(&entries)
+        };
         self.last = entries.last().map(|entry| entry.log_id).or(self.last);
         let writes = match records.is_empty() {
             true => Vec::new(),
@@ -194,7 +226,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn truncate_after(&mut self, last: Option<RaftLogId>) -> io::Result<()> {
         let from = last.map_or(0, |last| last.index + 1);
-        self.reader.state().tail.truncate(from);
+        {
+            let mut state = self.reader.state();
+            let bytes = state.tail.truncate(from);
+            state.marks.truncate(LogIndex(from), bytes);
+        }
         self.last = self.last.min(last).max(self.reader.state().purged);
         let write = Write::TruncateFrom(LogIndex(from));
         Ok(self.writer.write_synced(vec![write]).await?)
@@ -206,6 +242,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             let mut state = self.reader.state();
             state.purged = state.purged.max(Some(upto));
             state.tail.purge(upto.index);
+            state.marks.purge(LogIndex(upto.index + 1));
         }
         // The mark goes first: entries before it are ignored at the next start, but a missing
         // beginning without a mark would be damage.

@@ -62,14 +62,16 @@ impl Tail {
         self.appends
     }
 
-    /// Drops the entries at and after `from`.
-    pub(crate) fn truncate(&mut self, from: u64) {
+    /// Drops the entries at and after `from`; gives about how many bytes they had.
+    pub(crate) fn truncate(&mut self, from: u64) -> usize {
+        let before = self.bytes;
         while self.base + self.entries.len() as u64 > from
             && let Some(dropped) = self.entries.pop_back()
         {
             self.bytes -= dropped.bytes;
         }
         self.base = self.base.min(from);
+        before - self.bytes
     }
 
     /// Drops the entries at and before `to`.

@@ -10,7 +10,9 @@ use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
 use super::finding::line_column;
-use super::{Config, Dial, Finding, Listen, Log, Mysqld, Peer, ReadOnly, Repair, Timing, Tls};
+use super::{
+    Config, Dial, Finding, Listen, Log, Mysqld, Peer, ReadOnly, Repair, Retention, Timing, Tls,
+};
 
 /// The file as written, before addresses are parsed and values are judged together.
 #[derive(Deserialize)]
@@ -35,6 +37,8 @@ struct Raw {
     read_only: ReadOnly,
     #[serde(default)]
     repair: Repair,
+    #[serde(default)]
+    retention: Retention,
     #[serde(default)]
     log: Log,
 }
@@ -111,6 +115,9 @@ impl Check<'_> {
             (None, true) => {}
         }
         self.timing(&raw.timing);
+        for (key, message) in raw.retention.findings() {
+            self.find(key, message);
+        }
         if raw.tls.is_none() {
             self.loopback(listen.as_ref(), &peers);
         }
@@ -155,6 +162,7 @@ impl Check<'_> {
             timing: raw.timing,
             read_only: raw.read_only,
             repair: raw.repair,
+            retention: raw.retention,
             log: Log {
                 file: raw.log.file.map(|file| folder.join(file)),
                 ..raw.log

@@ -63,6 +63,35 @@ fn a_witness_has_no_server_and_every_other_node_has_one() {
 }
 
 #[test]
+fn limits_of_the_log_that_cannot_work_are_found() {
+    let found = |lines: &str| {
+        let text = format!("{GOOD}[retention]\n{lines}");
+        match Config::parse(&text, Path::new("/demo")) {
+            Ok(config) => Ok(config.retention),
+            Err(findings) => Err(findings[0].to_string()),
+        }
+    };
+    let small = found("log_bytes = 1048576\nlog_age_s = 60\nbudget_bytes = 8388608\n").unwrap();
+    assert_eq!(small.log_age, std::time::Duration::from_secs(60));
+    assert_eq!(small.transaction_bytes_max(), 1 << 20);
+    assert_eq!(found("").unwrap().transaction_bytes_max(), 2 << 30);
+    for (lines, what) in [
+        ("log_bytes = 1000\n", "less than 1 MiB"),
+        ("budget_bytes = 1000\nlog_bytes = 0\n", "less than 8 MiB"),
+        ("log_bytes = 9663676416\n", "more than half"),
+        (
+            "log_bytes = 0\nlog_age_s = 0\n",
+            "nothing would ever be purged",
+        ),
+    ] {
+        let finding = found(lines).unwrap_err();
+        assert!(finding.contains(what), "{finding}");
+    }
+    // Age alone is a limit.
+    assert!(found("log_bytes = 0\n").is_ok());
+}
+
+#[test]
 fn the_own_entry_is_ignored_and_a_relay_is_dialled_only_where_one_is_named() {
     let config = Config::parse(GOOD, Path::new("/demo")).unwrap();
     assert_eq!(config.peers.len(), 1);

@@ -1,4 +1,4 @@
-use quorate_types::{ClusterView, KeptCut, NodeId, NodeView};
+use quorate_types::{ClusterView, KeptCut, LogState, NodeId, NodeView};
 use serde::{Deserialize, Serialize};
 
 /// What `/api/status` answers and `quorate status --json` prints. Scripts rely on it: fields are
@@ -18,6 +18,41 @@ pub struct StatusJson {
     /// The last changes that this node saw, oldest first.
     #[serde(default)]
     pub recent: Vec<RecentEvent>,
+    #[serde(default)]
+    pub retention: RetentionJson,
+}
+
+/// What is to go from the log, and who holds it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetentionJson {
+    /// Up to here the log is purged.
+    pub purged: u64,
+    /// Up to here it is beyond its limits.
+    pub wanted: u64,
+    /// For whom it is kept all the same.
+    pub held_by: Vec<HolderJson>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HolderJson {
+    pub id: u64,
+    pub why: String,
+}
+
+/// A node's Raft log.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogJson {
+    pub first: u64,
+    pub last: u64,
+    /// Of the entries.
+    pub bytes: u64,
+    /// Of the files.
+    pub disk_bytes: u64,
+    pub budget_bytes: u64,
+    /// Of the first entry, at least.
+    pub age_s: u64,
+    /// As the primary, the node takes no writes.
+    pub full: bool,
 }
 
 /// How far the log is, as applied by the node that answers.
@@ -42,6 +77,9 @@ pub struct NodeJson {
     pub executed_gtid_set: String,
     pub lag_transactions: u64,
     pub raft: RaftJson,
+    /// Left out where nothing is known of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogJson>,
     /// What repairs cut off its binlog, oldest first; left out when there is nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kept_cuts: Vec<KeptCutJson>,
@@ -114,6 +152,19 @@ impl StatusJson {
                 RaftJson::Follower
             },
             kept_cuts: node.kept_cuts.iter().map(kept_cut).collect(),
+            log: (node.log != LogState::default()).then_some(LogJson {
+                first: node.log.first.0,
+                last: node.log.last.0,
+                bytes: node.log.bytes,
+                disk_bytes: node.log.disk_bytes,
+                budget_bytes: node.log.budget_bytes,
+                age_s: node.log.age_ms / 1000,
+                full: node.log.is_full,
+            }),
+        };
+        let holder = |(id, why): (&NodeId, &String)| HolderJson {
+            id: id.0,
+            why: why.clone(),
         };
         Self {
             cluster: view.cluster.map(|id| id.to_string()).unwrap_or_default(),
@@ -127,6 +178,11 @@ impl StatusJson {
             },
             nodes: view.nodes.iter().map(node).collect(),
             recent: Vec::new(),
+            retention: RetentionJson {
+                purged: view.retention.purged.0,
+                wanted: view.retention.wanted.0,
+                held_by: view.retention.held_by.iter().map(holder).collect(),
+            },
         }
     }
 }

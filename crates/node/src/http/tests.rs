@@ -4,8 +4,10 @@ use std::sync::atomic::AtomicU64;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use quorate_net::{Endpoint, Net, TokioNet};
-use quorate_types::{ClusterId, ClusterView, Epoch, LeaderId, LogId, LogIndex, NodeId, NodeView};
-use quorate_types::{Role, Term};
+use quorate_types::{
+    ClusterId, ClusterView, Epoch, LeaderId, LogId, LogIndex, LogState, NodeId, NodeView,
+};
+use quorate_types::{Retention, Role, Term};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{RecentEvent, StatusJson, StatusSource, fetch_status, router, serve};
@@ -64,6 +66,7 @@ fn view() -> ClusterView {
             (NodeId(2), node(Role::Repairing, false, true)),
         ]
         .into(),
+        retention: Retention::default(),
     }
 }
 
@@ -93,6 +96,37 @@ async fn get(at: &Endpoint, path: &str) -> String {
 }
 
 #[test]
+fn the_status_says_how_large_the_log_is_and_who_holds_it() {
+    let mut view = view();
+    let own = view.nodes.get_mut(&NodeId(1)).unwrap();
+    own.log = LogState {
+        first: LogIndex(5),
+        last: LogIndex(123),
+        bytes: 7000,
+        disk_bytes: 20_000,
+        budget_bytes: 100_000,
+        age_ms: 61_500,
+        is_full: false,
+    };
+    view.retention = Retention {
+        purged: LogIndex(4),
+        wanted: LogIndex(50),
+        held_by: [(NodeId(2), "is repairing".to_owned())].into(),
+    };
+    let json = serde_json::to_value(StatusJson::from_view(&view)).unwrap();
+    let log = serde_json::json!({
+        "first": 5, "last": 123, "bytes": 7000, "disk_bytes": 20000, "budget_bytes": 100000,
+        "age_s": 61, "full": false,
+    });
+    assert_eq!(json["nodes"][0]["log"], log);
+    assert!(json["nodes"][1]["log"].is_null());
+    let retention = serde_json::json!({
+        "purged": 4, "wanted": 50, "held_by": [{"id": 2, "why": "is repairing"}],
+    });
+    assert_eq!(json["retention"], retention);
+}
+
+#[test]
 fn the_status_has_exactly_the_fields_that_scripts_rely_on() {
     let json = serde_json::to_value(StatusJson::from_view(&view())).unwrap();
     let expected = serde_json::json!({
@@ -106,6 +140,7 @@ fn the_status_has_exactly_the_fields_that_scripts_rely_on() {
              "raft": "learner"},
         ],
         "recent": [],
+        "retention": {"purged": 0, "wanted": 0, "held_by": []},
     });
     assert_eq!(json, expected);
 }

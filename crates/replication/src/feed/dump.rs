@@ -101,7 +101,18 @@ impl<L: CommittedLog> Dump<L> {
         let mut next = self.log.seek(&self.request.executed).await.map_err(told)?;
         loop {
             let last = *applied.borrow_and_update();
-            let batch = self.log.read(next, READ_BYTES_MAX).await.map_err(told)?;
+            let batch = match self.log.read(next, READ_BYTES_MAX).await {
+                // Perhaps it has all that is gone: nothing of it came between.
+                Err(ReadError::Purged { .. }) => {
+                    let found = self.log.seek(&self.request.executed).await.map_err(told)?;
+                    if found <= next {
+                        return Err(told(ReadError::Purged { first: found }));
+                    }
+                    next = found;
+                    continue;
+                }
+                batch => batch.map_err(told)?,
+            };
             let is_last = batch.next <= next || batch.next > last;
             next = next.max(batch.next);
             for entry in &batch.entries {

@@ -11,7 +11,7 @@ use super::records::RecordTree;
 use super::values::{Floor, Generations, Values};
 use super::{Options, SyncMode, witness};
 use crate::contents::{Bounds, bounds_after};
-use crate::{Error, MetaKey, Record, Write};
+use crate::{Error, LogRead as _, MetaKey, Record, Write};
 
 /// sled keeps a page whole in its log only below a quarter of this; larger ones go to files that
 /// it never syncs. Fixed when a folder is made.
@@ -56,6 +56,7 @@ impl Base {
     pub(super) fn open(dir: &Path, options: &Options) -> Result<Self, Error> {
         let open = || {
             guarded(|| Self::try_open(dir, options)).map_err(|failure| match failure {
+                failure if failure.is_for_want_of_room() => failure.at("open log", dir),
                 // While it opens, sled panics on what it cannot read.
                 Failure::Panic(what) => Error::Corrupt {
                     dir: dir.to_path_buf(),
@@ -296,24 +297,8 @@ impl Base {
     }
 
     pub(super) fn disk_bytes(&self) -> Result<u64, Error> {
-        let dir = &self.shared.dir;
-        folder_bytes(dir).map_err(|error| Failure::from(error).at("measure log", dir))
+        self.reader().disk_bytes()
     }
-}
-
-/// The bytes of the files in a folder, sled's snapshots among them.
-fn folder_bytes(dir: &Path) -> io::Result<u64> {
-    let mut bytes_sum = 0;
-    for entry in std::fs::read_dir(dir)? {
-        match entry?.metadata() {
-            Ok(metadata) if metadata.is_file() => bytes_sum += metadata.len(),
-            Ok(_) => {}
-            // sled replaces its snapshots.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(bytes_sum)
 }
 
 /// sled puts what is too large for its log into files that it never syncs. The sizes here never

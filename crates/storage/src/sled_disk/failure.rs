@@ -7,6 +7,9 @@ use std::path::Path;
 use super::frame::Damage;
 use crate::Error;
 
+/// How the system and the standard library say that a disk is full.
+const NO_ROOM: [&str; 2] = ["No space left on device", "StorageFull"];
+
 /// Why a step inside the store failed; [`Failure::at`] makes it this crate's error.
 #[derive(Debug)]
 pub(super) enum Failure {
@@ -36,8 +39,27 @@ impl From<Damage> for Failure {
 }
 
 impl Failure {
+    /// sled says it as an error of the file's, inside one of its own, or in a panic.
+    pub(super) fn is_for_want_of_room(&self) -> bool {
+        let text = match self {
+            Self::Damage(_) => return false,
+            Self::Io(error) | Self::Sled(sled::Error::Io(error)) => {
+                if error.kind() == io::ErrorKind::StorageFull {
+                    return true;
+                }
+                error.to_string()
+            }
+            Self::Sled(error) => error.to_string(),
+            Self::Panic(what) => what.clone(),
+        };
+        NO_ROOM.iter().any(|no_room| text.contains(no_room))
+    }
+
     pub(super) fn at(self, action: &'static str, dir: &Path) -> Error {
         let dir = dir.to_path_buf();
+        if self.is_for_want_of_room() {
+            return Error::Full { dir };
+        }
         match self {
             Self::Damage(what) => Error::Corrupt {
                 dir,

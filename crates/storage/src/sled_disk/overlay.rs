@@ -154,6 +154,10 @@ impl LogRead for SledReader {
             None => self.base.meta(key),
         }
     }
+
+    fn disk_bytes(&self) -> Result<u64, Error> {
+        self.base.disk_bytes()
+    }
 }
 
 /// Adds what follows `records` without a gap, as long as there is room.

@@ -1,7 +1,8 @@
 //! What the writer and the readers share, and the reading side.
 
+use std::io;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -189,4 +190,24 @@ impl LogRead for BaseReader {
     fn meta(&self, key: MetaKey) -> Result<Option<Bytes>, Error> {
         self.reading(|shared| shared.values.get(key))
     }
+
+    fn disk_bytes(&self) -> Result<u64, Error> {
+        let dir = &self.shared.dir;
+        folder_bytes(dir).map_err(|error| Failure::from(error).at("measure log", dir))
+    }
+}
+
+/// The bytes of the files in a folder, sled's snapshots among them.
+fn folder_bytes(dir: &Path) -> io::Result<u64> {
+    let mut bytes_sum = 0;
+    for entry in std::fs::read_dir(dir)? {
+        match entry?.metadata() {
+            Ok(metadata) if metadata.is_file() => bytes_sum += metadata.len(),
+            Ok(_) => {}
+            // sled replaces its snapshots.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(bytes_sum)
 }

@@ -244,13 +244,14 @@ impl Values {
     }
 }
 
-pub(super) const ALL: [MetaKey; 6] = [
+pub(super) const ALL: [MetaKey; 7] = [
     MetaKey::Identity,
     MetaKey::Vote,
     MetaKey::Committed,
     MetaKey::Purged,
     MetaKey::Snapshot,
     MetaKey::PeerStarts,
+    MetaKey::Marks,
 ];
 
 /// On disk for ever: a key keeps its letter.
@@ -262,6 +263,7 @@ pub(super) fn tag(key: MetaKey) -> u8 {
         MetaKey::Purged => b'p',
         MetaKey::Snapshot => b's',
         MetaKey::PeerStarts => b'n',
+        MetaKey::Marks => b'k',
     }
 }
 

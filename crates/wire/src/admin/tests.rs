@@ -1,5 +1,5 @@
 use proptest::prelude::*;
-use quorate_types::{Epoch, LeaderId, LogId};
+use quorate_types::{Epoch, LeaderId, LogId, LogState, Retention};
 
 use super::*;
 
@@ -32,6 +32,15 @@ fn node_view(role: Role) -> NodeView {
             name: "17-3".to_owned(),
             bytes: 4096,
         }],
+        log: LogState {
+            first: LogIndex(4),
+            last: LogIndex(90),
+            bytes: 5000,
+            disk_bytes: 9000,
+            budget_bytes: 6000,
+            age_ms: 77,
+            is_full: true,
+        },
     }
 }
 
@@ -50,6 +59,11 @@ fn view() -> ClusterView {
         applied: LogIndex(123),
         accepted: "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-8".parse().unwrap(),
         nodes: (1..).map(NodeId).zip(ROLES.map(node_view)).collect(),
+        retention: Retention {
+            purged: LogIndex(3),
+            wanted: LogIndex(40),
+            held_by: [(NodeId(3), "is down".to_owned())].into(),
+        },
     }
 }
 
