@@ -176,10 +176,7 @@ impl Node {
         let mut registry = Registry::default();
         let (consensus, raft_service) =
             start_consensus(&known, &mut registry, disk, parts.exec, &parts.raft).await?;
-        if bootstrap {
-            initialize(&known, &consensus).await?;
-        }
-        Box::pin(bring_data(&known, &consensus, baseline)).await?;
+        Box::pin(found(&known, &consensus, bootstrap, baseline)).await?;
         let (inputs, inputs_rx) = mpsc::channel(INPUTS);
         let both = (inputs.clone(), inputs_rx);
         let (log, raft) = (consensus.clone(), &parts.raft);
@@ -339,6 +336,19 @@ async fn prepare_existing<N: Net, H: Host>(
     }
     tracing::info!("the data folder has data: the cluster begins with them");
     Ok(Some(existing::prepare(net, host, server, secrets).await?))
+}
+
+/// Makes a new cluster of this node, if it is to be one.
+async fn found<N: Net, H: Host>(
+    known: &Known<N, H>,
+    consensus: &Consensus,
+    bootstrap: bool,
+    prepared: Option<existing::Baseline>,
+) -> Result<(), StartError> {
+    if bootstrap {
+        initialize(known, consensus).await?;
+    }
+    bring_data(known, consensus, prepared).await
 }
 
 /// Begins the log with the data that were there, if that was not done before.
