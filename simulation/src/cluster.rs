@@ -43,7 +43,7 @@ pub struct Setup {
     pub broken: BrokenRules,
     /// The drift of each machine's clock, at most, in millionths.
     pub drift_max: u32,
-    /// No lease ends: every machine's clock stands still.
+    /// No lease ends: every machine's clock stops a few seconds after the start.
     pub clocks_stand_still: bool,
     /// A rule that no node obeys.
     pub left_out: Option<Rule>,

@@ -12,7 +12,7 @@ enum Break {
     Rule(Rule),
     /// On the machine under it.
     Machine(BrokenRules),
-    /// The machine's clock stands still, so no lease ever ends.
+    /// The machine's clock stops, so no lease ends any more.
     Clock,
     /// The Raft log's disk says that it synced, and did not.
     SyncNothing,
@@ -93,25 +93,25 @@ pub const MUTATIONS: &[Mutation] = &[
         "gate-without-lease",
         "a gate serves past its lease",
         Break::Rule(Rule::GateNeedsLease),
-        2,
+        3,
     ),
     mutation(
         "log-not-synced",
         "entries are acknowledged before they are durable",
         Break::SyncNothing,
-        1,
+        3,
     ),
     mutation(
         "vote-not-synced",
         "votes are given before they are durable",
         Break::SyncNoVotes,
-        17,
+        31,
     ),
     mutation(
         "promotion-before-catch-up",
         "a server becomes primary before it executed everything",
         Break::Rule(Rule::CatchUpBeforePromotion),
-        5,
+        9,
     ),
     mutation(
         "commits-do-not-wait",
@@ -135,7 +135,7 @@ pub const MUTATIONS: &[Mutation] = &[
         "any-server-is-adopted",
         "a sidecar that starts keeps a server that takes writes",
         Break::Rule(Rule::AdoptOnlyReplicas),
-        2,
+        9,
     ),
     mutation(
         "replicas-wait",
@@ -155,7 +155,7 @@ pub const MUTATIONS: &[Mutation] = &[
             "no-sit-out",
             "a node that just started votes at once",
             Break::Rule(Rule::SitOutTheLease),
-            9,
+            10,
         )
     },
 ];

@@ -480,7 +480,7 @@ fn ci() -> anyhow::Result<bool> {
     well &= all_scenarios(1)?;
     well &= mutations(None)?;
     let options = Options {
-        chaos: 20,
+        chaos: 15,
         mutation: None,
         scenario: None,
         jobs: None,
