@@ -15,12 +15,21 @@ async fn a_voter_that_was_removed_while_it_was_away_disturbs_no_election() {
     let leader = cluster.leader().await;
     let others = cluster.others(leader);
     let (gone, stays) = (others[0], others[1]);
+    // That it has a vote must be on its own disk: without the entry it would come back a learner.
+    let mut view = cluster.node(leader).view();
+    let synced = view.wait_for(|view| view.matched.get(&gone) == Some(&view.last_log));
+    let synced = tokio::time::timeout(Duration::from_secs(5), synced).await;
+    drop(synced.expect("it follows").expect("the leader runs"));
     cluster.crash(gone).await;
     cluster.node(leader).remove(gone).await.expect("removed");
     let term = cluster.node(leader).view().borrow().term;
     // It comes back with a log in which it has a vote, and hears nobody.
     cluster.restart(gone).await;
-    assert!(cluster.node(gone).view().borrow().voters.contains(&gone));
+    let mut view = cluster.node(gone).view();
+    let votes = view.wait_for(|view| view.voters.contains(&gone));
+    let votes = tokio::time::timeout(Duration::from_secs(2), votes).await;
+    assert!(votes.is_ok(), "{:?}", cluster.node(gone).view().borrow());
+    drop(votes);
     tokio::time::sleep(TIMINGS.election_max * 4).await;
     let view = cluster.node(leader).view().borrow().clone();
     assert_eq!((view.term, view.is_leader), (term, true), "it disturbed");
