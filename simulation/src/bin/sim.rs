@@ -405,43 +405,63 @@ fn mutations(name: Option<&str>) -> anyhow::Result<bool> {
     if chosen.is_empty() {
         bail!("there is no such mutation");
     }
-    let mut missed = 0;
-    for mutation in &chosen {
-        let options = Options {
-            chaos: mutation.chaos_s,
-            mutation: Some(mutation.name.to_owned()),
-            scenario: mutation.scenario.map(str::to_owned),
-            jobs: None,
-        };
-        let enough = |run: &Summary| run.violation.is_some();
-        let total = each(
-            &options,
-            mutation.from,
-            &|done| done < mutation.seeds,
-            enough,
-        )?;
-        let found = total.failed().min_by_key(|run| run.seed);
-        match found {
-            Some(run) => {
-                let what = run.violation.as_deref().unwrap_or_default();
-                let what: String = what.chars().take(160).collect();
-                println!("found  {} by seed {}: {what}", mutation.name, run.seed);
-            }
-            None => {
-                missed += 1;
-                println!(
-                    "MISSED {} in {} seeds: {}",
-                    mutation.name, mutation.seeds, mutation.leaves_out
-                );
+    let (next, missed) = (AtomicU64::new(0), AtomicU64::new(0));
+    let work = || -> anyhow::Result<()> {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed) as usize;
+            let Some(mutation) = chosen.get(number) else {
+                return Ok(());
+            };
+            if !is_found(mutation)? {
+                missed.fetch_add(1, Ordering::Relaxed);
             }
         }
-    }
+    };
+    // One seed of each at a time: mostly the first one finds it.
+    std::thread::scope(|scope| {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let workers: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
+        for worker in workers {
+            match worker.join() {
+                Ok(result) => result?,
+                Err(_) => bail!("a worker panicked"),
+            }
+        }
+        Ok(())
+    })?;
+    let missed = missed.into_inner() as usize;
     println!(
         "test result: {}. {} passed; {missed} failed; mutations",
         if missed == 0 { "ok" } else { "FAILED" },
         chosen.len() - missed,
     );
     Ok(missed == 0)
+}
+
+/// Whether the oracle misses the rule within the mutation's number of seeds.
+fn is_found(mutation: &mutation::Mutation) -> anyhow::Result<bool> {
+    let options = Options {
+        chaos: mutation.chaos_s,
+        mutation: Some(mutation.name.to_owned()),
+        scenario: mutation.scenario.map(str::to_owned),
+        jobs: Some(1),
+    };
+    let enough = |run: &Summary| run.violation.is_some();
+    let more = |done| done < mutation.seeds;
+    let total = each(&options, mutation.from, &more, enough)?;
+    let found = total.failed().min_by_key(|run| run.seed);
+    match found {
+        Some(run) => {
+            let what = run.violation.as_deref().unwrap_or_default();
+            let what: String = what.chars().take(160).collect();
+            println!("found  {} by seed {}: {what}", mutation.name, run.seed);
+        }
+        None => println!(
+            "MISSED {} in {} seeds: {}",
+            mutation.name, mutation.seeds, mutation.leaves_out
+        ),
+    }
+    Ok(found.is_some())
 }
 
 /// Every seed's trace twice, each in a new process.
