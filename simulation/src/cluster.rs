@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_consensus::seed_thread;
-use quorate_mysqld::Signal;
 use quorate_node::Probe;
 use quorate_types::{NodeId, Rule};
 use quorate_wire::v1::SwitchoverRequest;
@@ -414,16 +413,6 @@ impl Cluster {
         self.note(&format!("{what} the server of n{node}"));
         if let Some(server) = self.machine(node).server() {
             server.pause(paused);
-        }
-    }
-
-    /// Sends a node's server a signal that is not its sidecar's.
-    pub fn signal_server(&mut self, node: NodeId, signal: Signal) {
-        self.note(&format!("FAULT {signal:?} to the server of n{node}"));
-        match (self.machine(node).server(), signal) {
-            (Some(server), Signal::Kill) => server.kill(),
-            (Some(server), Signal::Terminate) => server.ask_to_stop(),
-            (None, _) => {}
         }
     }
 

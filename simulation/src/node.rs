@@ -6,7 +6,7 @@ use std::time::Duration;
 use quorate_consensus::Exec;
 use quorate_node::config::{Config, Secrets};
 use quorate_node::{Node, Parts};
-use quorate_types::{NodeId, Secret};
+use quorate_types::{NodeId, Secret, chain};
 
 use crate::mysqld::SimulatedHost;
 use crate::mysqld::binlog::VERSION;
@@ -79,15 +79,7 @@ pub(crate) async fn run_sidecar(world: World, node: NodeId) -> Result<(), Error>
                 fatal = running.failed() => format!("failed: {fatal}"),
             }
         }
-        Err(error) => {
-            let mut text = error.to_string();
-            let mut cause = error.source();
-            while let Some(error) = cause {
-                let _ = write!(text, ": {error}");
-                cause = error.source();
-            }
-            format!("did not start: {text}")
-        }
+        Err(error) => format!("did not start: {}", chain(&*error)),
     };
     world.trace(&format!("n{node} {why}"));
     world.with(|state| {

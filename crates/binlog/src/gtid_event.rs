@@ -22,6 +22,7 @@ const LAST_COMMITTED_AT: usize = 26;
 const SEQUENCE_NUMBER_AT: usize = 34;
 /// How much of a [`EventType::GTID`] event's body ends with the logical clocks.
 pub const CLOCKS_END: usize = 42;
+const SERIALIZATION_VERSION: u64 = 1;
 
 /// Lets at most `most` transactions run beside each other on a parallel applier, by the clocks in
 /// the beginning of a GTID event's body: the transaction then depends on more than its source says,
@@ -41,7 +42,6 @@ pub fn limit_parallel(front: &mut [u8; CLOCKS_END], most: u32) {
         front[LAST_COMMITTED_AT..SEQUENCE_NUMBER_AT].copy_from_slice(&least.to_le_bytes());
     }
 }
-const SERIALIZATION_VERSION: u64 = 1;
 
 impl GtidEvent {
     /// # Errors

@@ -198,6 +198,13 @@ struct LaidOut {
     head_end: usize,
 }
 
+impl LaidOut {
+    fn first_gtids(&self, count: usize) -> Vec<Gtid> {
+        let groups = self.groups.iter().take(count);
+        groups.map(|group| group.gtid).collect()
+    }
+}
+
 fn lay_out(history: &History) -> LaidOut {
     let begin = |algorithm, previous: &GtidSet| {
         let events = EventBuilder {
@@ -327,12 +334,7 @@ proptest! {
             let last = laid_out.files.last_mut().unwrap();
             last.truncate(last.len() * left / 1000);
         }
-        let accepted: Vec<Gtid> = laid_out
-            .groups
-            .iter()
-            .take(history.accepted)
-            .map(|group| group.gtid)
-            .collect();
+        let accepted = laid_out.first_gtids(history.accepted);
         let wanted = expected(&history, &laid_out);
         let found = judge(&laid_out.files, &accepted);
         if let CutPlan::Cut(cut) = &found {
@@ -347,12 +349,7 @@ proptest! {
     #[test]
     fn a_repaired_binlog_needs_no_other_repair(history in histories()) {
         let laid_out = lay_out(&history);
-        let accepted: Vec<Gtid> = laid_out
-            .groups
-            .iter()
-            .take(history.accepted)
-            .map(|group| group.gtid)
-            .collect();
+        let accepted = laid_out.first_gtids(history.accepted);
         let mut files = laid_out.files;
         if let CutPlan::Cut(cut) = judge(&files, &accepted) {
             let file: usize = cut.file.parse().unwrap();

@@ -7,29 +7,28 @@ use std::time::Duration;
 
 use openraft_rt::{AsyncRuntime, OptionalSend};
 use openraft_rt_tokio::TokioRuntime;
+use quorate_types::SplitMix64;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 thread_local! {
     // None: nobody seeded this thread, so randomness is the system's.
-    static SEED: Cell<Option<u64>> = const { Cell::new(None) };
+    static SEEDED: Cell<Option<SplitMix64>> = const { Cell::new(None) };
 }
 
 /// Makes the election timeouts of every node on this thread follow from `seed`.
 ///
 /// The simulation runs a whole cluster on one thread and calls this first; nobody else does.
 pub fn seed_thread(seed: u64) {
-    SEED.set(Some(seed));
+    SEEDED.set(Some(SplitMix64::new(seed)));
 }
 
-/// The next number of this thread's seeded sequence (SplitMix64), if it has one.
+/// The next number of this thread's seeded sequence, if it has one.
 pub(crate) fn next_seeded() -> Option<u64> {
-    let state = SEED.get()?.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    SEED.set(Some(state));
-    let mut mixed = state;
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    Some(mixed ^ (mixed >> 31))
+    let mut numbers = SEEDED.get()?;
+    let next = numbers.next_u64();
+    SEEDED.set(Some(numbers));
+    Some(next)
 }
 
 /// Tokio for openraft.
@@ -116,7 +115,7 @@ impl AsyncRuntime for Runtime {
         T: Send + 'static,
     {
         // A pool thread would break the simulation's order; there, blocking is only computing.
-        let seeded = SEED.get().is_some();
+        let seeded = SEEDED.get().is_some();
         async move {
             if seeded {
                 return Ok(function());

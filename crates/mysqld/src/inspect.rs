@@ -171,18 +171,7 @@ mod tests {
 
     use super::*;
     use crate::binlog_files::LocalBinlogs;
-
-    struct UpTo(u64);
-
-    impl AcceptedIndex for UpTo {
-        fn is_accepted(&self, gtid: &Gtid) -> bool {
-            gtid.sequence <= self.0
-        }
-
-        fn checksum(&self, _: &Gtid) -> Option<u32> {
-            None
-        }
-    }
+    use crate::repair::tests::UpTo;
 
     #[test]
     fn people_see_what_is_there_and_what_would_be_cut() {

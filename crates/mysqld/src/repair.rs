@@ -224,4 +224,4 @@ fn at(what: &'static str, file: &str) -> impl FnOnce(io::Error) -> RepairError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use quorate_mysqld::Host;
 use quorate_net::{Net, Tls};
-use quorate_types::{ClusterId, NodeId};
+use quorate_types::{ClusterId, NodeId, SplitMix64};
 use quorate_wire::NodeReport;
 use quorate_wire::v1::NodeStatusRequest;
 use tokio::time::timeout;
 
 use crate::config::{Config, Peer};
 use crate::peers::admin_client;
-use crate::random::Random;
 
 /// Between two rounds of questions.
 const ASK: Duration = Duration::from_millis(200);
@@ -48,7 +47,7 @@ impl<N: Net> ClusterFinder<'_, N> {
     pub(crate) async fn make(
         &self,
         host: &impl Host,
-        random: &mut Random,
+        random: &mut SplitMix64,
     ) -> Result<ClusterId, BootstrapError> {
         if self.config.witness {
             return Err(BootstrapError::Witness);

@@ -5,7 +5,7 @@ mod finding;
 mod retention;
 mod secrets;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use finding::{Finding, LoadError};
 pub use retention::Retention;

@@ -37,7 +37,6 @@ mod peers;
 mod permit_client;
 mod preflight;
 mod probe;
-mod random;
 mod recent;
 mod recover;
 mod retention;

@@ -12,7 +12,7 @@ use quorate_net::{Listener, Net, Tls, TlsError, require_tls_or_loopback};
 use quorate_proxy::RoleWatch;
 use quorate_role::Input;
 use quorate_storage::LogDisk;
-use quorate_types::{ClusterId, ClusterView, NodeId, Rule};
+use quorate_types::{ClusterId, ClusterView, NodeId, Rule, SplitMix64};
 use quorate_wire::v1::admin_client::AdminClient;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -25,7 +25,6 @@ use crate::grpc::GrpcServer;
 use crate::identity::{Identity, IdentityError};
 use crate::parts::Parts;
 use crate::probe::Probe;
-use crate::random::Random;
 use crate::roles::Roles;
 use crate::waiting::Waiting;
 use crate::wiring;
@@ -107,7 +106,7 @@ pub(crate) struct Known<N: Net, H: Host> {
     pub(crate) cluster: ClusterId,
     pub(crate) settings: Settings,
     pub(crate) server_version: String,
-    pub(crate) random: Random,
+    pub(crate) random: SplitMix64,
     pub(crate) wall_clock: Arc<dyn Fn() -> u64 + Send + Sync>,
     pub(crate) disk_probe: Option<PathBuf>,
     pub(crate) left_out: Option<Rule>,
@@ -126,7 +125,7 @@ impl Node {
         bootstrap: bool,
     ) -> Result<Self, StartError> {
         let tls = closed_doors(&config)?;
-        let mut random = Random::new(parts.seed);
+        let mut random = SplitMix64::new(parts.seed);
         let mut disk = (parts.open_log)().map_err(StartError::Log)?;
         let mut identity = count_start(&config, &mut disk, &mut random)?;
         let mut listeners = bind(&parts.net, &parts.raft, &config).await?;
@@ -238,7 +237,7 @@ impl Node {
 fn count_start(
     config: &Config,
     disk: &mut impl LogDisk,
-    random: &mut Random,
+    random: &mut SplitMix64,
 ) -> Result<Identity, IdentityError> {
     let incarnation = quorate_types::Incarnation(random.next_u64());
     let start_id = random.next_u64();
@@ -466,13 +465,11 @@ pub(crate) const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::tests::GOOD;
 
     #[test]
     fn only_a_folder_that_was_never_used_sits_no_lease_out() {
-        let text = "node = 1\ndir = \"n1\"\nsecrets = \"s\"\n[listen]\nread_write = \"127.0.0.1:1\"\n\
-             read_only = \"127.0.0.1:2\"\nfeed = \"127.0.0.1:3\"\ngrpc = \"127.0.0.1:4\"\n\
-             http = \"127.0.0.1:5\"\ngate = \"127.0.0.1:6\"\n[mysqld]\nport = 7\n";
-        let config = Arc::new(Config::parse(text, std::path::Path::new("/")).unwrap());
+        let config = Arc::new(Config::parse(GOOD, std::path::Path::new("/")).unwrap());
         let sit_out = |start_counter| {
             let identity = Identity {
                 node: NodeId(1),

@@ -12,13 +12,12 @@ use tokio::time::timeout;
 
 use crate::admin::Forward;
 use crate::cloning::{Ask, ClonePermits, Granted};
+use crate::server::START_MAX;
 use crate::watchers::Health;
 
 const ANSWER_MAX: Duration = Duration::from_secs(12);
 /// Between two reports of progress.
 pub(crate) const REPORT: Duration = Duration::from_secs(1);
-/// How long a cloned server may take to start before its permit is left to end.
-const START_MAX: Duration = Duration::from_secs(600);
 
 #[derive(Clone)]
 pub(crate) struct PermitClient {

@@ -4,13 +4,12 @@ use quorate_consensus::{RecoverError, SoleVoter, sole_voter};
 use quorate_mysqld::{Host, HostError, Marker};
 use quorate_net::Net;
 use quorate_storage::LogDisk;
-use quorate_types::{ClusterId, LogId, Member, NodeId, Standing};
+use quorate_types::{ClusterId, LogId, Member, NodeId, SplitMix64, Standing};
 
 use crate::cluster_id::ClusterFinder;
 use crate::config::Config;
 use crate::identity::{Identity, IdentityError};
 use crate::parts::Parts;
-use crate::random::Random;
 
 /// Why no new cluster is made of what this node has.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +85,7 @@ pub async fn force_new_cluster<N: Net, H: Host, D: LogDisk>(
         return Err(ForceError::PeerAnswers { node, cluster });
     }
     let marker = own_marker(&parts.host, &identity)?;
-    let after = ClusterId(Random::new(parts.seed).next_u64());
+    let after = ClusterId(SplitMix64::new(parts.seed).next_u64());
     let member = Member {
         incarnation: identity.incarnation,
         address: config.listen.grpc.to_string(),

@@ -11,6 +11,7 @@ use quorate_mysqld::{
 };
 use quorate_net::{Endpoint, Net};
 use quorate_replication::Capture;
+pub(crate) use quorate_types::chain;
 use quorate_types::{Secret, Uuid};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -109,17 +110,6 @@ impl Logins {
             .await
             .map_err(|_| ServerError::Late("attach capture", LOGIN_MAX))?
     }
-}
-
-/// An error with its causes, on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// What is known to run, for those who watch it.

@@ -196,26 +196,9 @@ mod tests {
     use quorate_net::{Endpoint, Net, TokioNet};
 
     use super::*;
+    use crate::config::tests::GOOD;
     use crate::http::fetch_status;
     use crate::peers::admin_client;
-
-    const CONFIG: &str = r#"
-node = 1
-dir = "n1"
-secrets = "secrets.toml"
-[listen]
-read_write = "127.0.0.1:7010"
-read_only = "127.0.0.1:7011"
-feed = "127.0.0.1:7012"
-grpc = "127.0.0.1:7013"
-http = "127.0.0.1:7014"
-gate = "127.0.0.1:7016"
-[mysqld]
-port = 7015
-[peers.2]
-grpc = "127.0.0.1:7023"
-gate = "127.0.0.1:7026"
-"#;
 
     async fn listener() -> quorate_net::Listener {
         let at = Endpoint::Tcp("127.0.0.1:0".to_owned());
@@ -236,7 +219,7 @@ gate = "127.0.0.1:7026"
 
     #[tokio::test]
     async fn a_node_that_waits_for_its_cluster_says_for_whom_and_then_leaves_its_ports() {
-        let config = Config::parse(CONFIG, std::path::Path::new("/nowhere")).unwrap();
+        let config = Config::parse(GOOD, std::path::Path::new("/nowhere")).unwrap();
         let waiting = Waiting::new(&config, Incarnation(7));
         let mut listeners = listeners().await;
         let (http, grpc) = (listeners.http.local.clone(), listeners.grpc.local.clone());
@@ -249,7 +232,7 @@ gate = "127.0.0.1:7026"
         let (status, report) = waiting.answer_until(&mut listeners, None, ask).await;
         let own = &status.nodes[0];
         assert_eq!((own.id, own.role.as_str()), (1, "repairing"));
-        assert!(own.message.contains("node 2 (127.0.0.1:7023)"), "{own:?}");
+        assert!(own.message.contains("node 2 (127.0.0.1:9001)"), "{own:?}");
         assert_eq!((report.cluster, report.node), (None, NodeId(1)));
 
         for listener in [&mut listeners.http, &mut listeners.grpc] {

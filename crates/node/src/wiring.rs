@@ -238,6 +238,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
         let password = self.known.secrets.feed.clone();
         let wall_clock = self.known.wall_clock.clone();
         let own_groups = self.own_groups.clone();
+        let mut random = self.known.random;
         let options = FeedOptions {
             server_version: self.known.server_version.clone(),
             server_uuid,
@@ -247,7 +248,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             unix_seconds: Arc::new(move || wall_clock() / 1000),
             inert: Arc::new(move || own_groups.inert()),
             parallel_max: quorate_mysqld::REPLICA_PARALLEL_WORKERS,
-            seed: self.known.random.peek(),
+            seed: random.next_u64(),
         };
         let feed = Feed::new(Log::new(self.consensus.clone()), options, metrics);
         self.tasks.spawn(feed.run(listener));

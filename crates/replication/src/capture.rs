@@ -16,6 +16,7 @@ use std::sync::Arc;
 use quorate_mysql_wire::{
     AckWriter, DumpError, DumpReader, QueryError, ReplicaConnection, ServerError,
 };
+pub(crate) use quorate_types::chain;
 use quorate_types::{Epoch, Gtid, GtidSet, Rule};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
@@ -82,16 +83,6 @@ fn dump_error(error: &DumpError) -> CaptureEnd {
 
 fn server_error(error: &ServerError) -> CaptureEnd {
     CaptureEnd::Dump(error.to_string())
-}
-
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// One attachment to one start of a mysqld, for one epoch. Dropping it ends the attachment: the

@@ -57,7 +57,6 @@ impl Future for PendingFate {
 /// **Waiting.** `propose` completes when the local Raft took the entry into its queue (bounded: it
 /// may wait). The fate comes when it is known, which takes as long as it takes: there is no
 /// time-out, since a time-out says nothing about a transaction's fate (DESIGN 3, Proposals).
-///
 pub trait Propose: Clone + Send + Sync + 'static {
     fn propose(&self, command: Command) -> impl Future<Output = PendingFate> + Send;
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_types::LogIndex;
+use quorate_types::{LogIndex, SplitMix64};
 
 use crate::contents::{Contents, bounds_after};
 use crate::{Error, LogDisk, LogRead, MetaKey, Record, Write};
@@ -238,30 +238,22 @@ impl Shared {
 
 /// The prefix of `pending` that a crash keeps.
 fn survivors(mut pending: Vec<Write>, seed: u64) -> Vec<Write> {
-    let mut state = seed;
-    let kept = match draw(&mut state, 4) {
+    let mut numbers = SplitMix64::new(seed);
+    let mut draw =
+        |bound: usize| usize::try_from(numbers.below(bound as u64)).expect("less than a usize");
+    let kept = match draw(4) {
         0 => 0,
         1 => pending.len(),
-        _ => draw(&mut state, pending.len() + 1),
+        _ => draw(pending.len() + 1),
     };
     pending.truncate(kept);
-    if draw(&mut state, 2) == 0
+    if draw(2) == 0
         && let Some(Write::Append(records) | Write::PutAccepted(records)) = pending.last_mut()
     {
-        let kept = draw(&mut state, records.len() + 1);
+        let kept = draw(records.len() + 1);
         records.truncate(kept);
     }
     pending
-}
-
-/// A number below `bound`, by the SplitMix64 generator: the same on every machine.
-fn draw(state: &mut u64, bound: usize) -> usize {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut mixed = *state;
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^= mixed >> 31;
-    usize::try_from(mixed % bound as u64).expect("less than a usize")
 }
 
 fn failed(action: &'static str, kind: io::ErrorKind) -> Error {

@@ -7,6 +7,7 @@
 //!   never panic or allocate by a count that comes from the input.
 //! - Collections iterate in one order on every node (`BTreeMap`, never `HashMap`).
 
+mod chain;
 mod cluster;
 mod command;
 mod gtid;
@@ -17,7 +18,9 @@ mod outcome;
 mod position;
 mod rule;
 mod secret;
+mod split_mix;
 
+pub use chain::chain;
 pub use cluster::{
     ClusterView, KeptCut, LogState, Member, Members, NodeView, Retention, Role, Settings, Standing,
 };
@@ -33,3 +36,4 @@ pub use outcome::{Outcome, Rejection};
 pub use position::BinlogPosition;
 pub use rule::Rule;
 pub use secret::Secret;
+pub use split_mix::SplitMix64;

@@ -96,6 +96,16 @@ struct Options {
 }
 
 impl Options {
+    /// Of runs that nothing is said about but how long faults last, in seconds.
+    const fn of_chaos(chaos: u64) -> Self {
+        Self {
+            chaos,
+            mutation: None,
+            scenario: None,
+            jobs: None,
+        }
+    }
+
     fn setup(&self, seed: u64) -> anyhow::Result<Setup> {
         let mut setup = Setup {
             seed,
@@ -140,8 +150,7 @@ impl Options {
     }
 
     fn jobs(&self) -> usize {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        self.jobs.unwrap_or(cores).max(1)
+        self.jobs.unwrap_or_else(cores).max(1)
     }
 }
 
@@ -221,11 +230,9 @@ fn replay(seed: u64, page: Option<PathBuf>, options: &Options) -> anyhow::Result
             .with_context(|| format!("write {}", page.display()))?;
     }
     let mut total = Total::default();
-    total.add(summary.clone());
+    total.add(summary);
     print!("{}", total.to_text());
-    if report.violation.is_some() {
-        print!("{}", failure(&summary, &commit(), &extra(options)));
-    }
+    print_failures(&total, options);
     Ok(report.violation.is_none())
 }
 
@@ -279,12 +286,45 @@ fn run_seeds(
 ) -> anyhow::Result<bool> {
     let total = each(options, from, &more, |_| false)?;
     print!("{}", total.to_text());
-    let mut well = true;
+    Ok(print_failures(&total, options) == 0)
+}
+
+/// Prints what failed and how it is run again; how many failed?
+fn print_failures(total: &Total, options: &Options) -> u64 {
+    let mut failed = 0;
     for run in total.failed() {
-        well = false;
+        failed += 1;
         print!("{}", failure(run, &commit(), &extra(options)));
     }
-    Ok(well)
+    failed
+}
+
+/// As cargo's own tests say it, so that whoever counts tests counts these. Did all pass?
+fn verdict(what: &str, passed: u64, failed: u64) -> bool {
+    let word = if failed == 0 { "ok" } else { "FAILED" };
+    println!("test result: {word}. {passed} passed; {failed} failed; {what}");
+    failed == 0
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Does the same work in several threads, until each says that there is no more.
+fn beside_each_other(
+    jobs: usize,
+    work: impl Fn() -> anyhow::Result<()> + Sync,
+) -> anyhow::Result<()> {
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(&work)).collect();
+        for worker in workers {
+            match worker.join() {
+                Ok(result) => result?,
+                Err(_) => bail!("a worker panicked"),
+            }
+        }
+        Ok(())
+    })
 }
 
 /// Runs seeds, several processes at once, until `enough` says so of one.
@@ -313,16 +353,7 @@ fn each(
                 .add(summary);
         }
     };
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..options.jobs()).map(|_| scope.spawn(work)).collect();
-        for worker in workers {
-            match worker.join() {
-                Ok(result) => result?,
-                Err(_) => bail!("a worker panicked"),
-            }
-        }
-        Ok(())
-    })?;
+    beside_each_other(options.jobs(), work)?;
     Ok(total.into_inner().expect("no panic while it was held"))
 }
 
@@ -337,10 +368,8 @@ fn scenario(name: &str, seed: u64, mutation: Option<String>) -> anyhow::Result<b
         let story = scenarios::find(name)
             .with_context(|| format!("no scenario is called `{name}`: try `list`"))?;
         let options = Options {
-            chaos: 0,
             mutation,
-            jobs: None,
-            scenario: None,
+            ..Options::of_chaos(0)
         };
         let told = story.run(&options.setup(seed)?);
         for line in &told.trace {
@@ -387,13 +416,8 @@ fn all_scenarios(seed: u64) -> anyhow::Result<bool> {
             );
         }
     }
-    // As cargo's own tests say it, so that whoever counts tests counts these.
-    println!(
-        "test result: {}. {} passed; {failed} failed; scenarios",
-        if failed == 0 { "ok" } else { "FAILED" },
-        SCENARIOS.len() - failed,
-    );
-    Ok(failed == 0)
+    let passed = SCENARIOS.len() as u64 - failed;
+    Ok(verdict("scenarios", passed, failed))
 }
 
 /// Whether every mutation, or the one named, is found.
@@ -418,24 +442,9 @@ fn mutations(name: Option<&str>) -> anyhow::Result<bool> {
         }
     };
     // One seed of each at a time: mostly the first one finds it.
-    std::thread::scope(|scope| {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let workers: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
-        for worker in workers {
-            match worker.join() {
-                Ok(result) => result?,
-                Err(_) => bail!("a worker panicked"),
-            }
-        }
-        Ok(())
-    })?;
-    let missed = missed.into_inner() as usize;
-    println!(
-        "test result: {}. {} passed; {missed} failed; mutations",
-        if missed == 0 { "ok" } else { "FAILED" },
-        chosen.len() - missed,
-    );
-    Ok(missed == 0)
+    beside_each_other(cores(), work)?;
+    let missed = missed.into_inner();
+    Ok(verdict("mutations", chosen.len() as u64 - missed, missed))
 }
 
 /// Whether the oracle misses the rule within the mutation's number of seeds.
@@ -466,12 +475,7 @@ fn is_found(mutation: &mutation::Mutation) -> anyhow::Result<bool> {
 
 /// Every seed's trace twice, each in a new process.
 fn determinism(seeds: std::ops::Range<u64>) -> anyhow::Result<bool> {
-    let options = Options {
-        chaos: 10,
-        mutation: None,
-        scenario: None,
-        jobs: None,
-    };
+    let options = Options::of_chaos(10);
     let count = seeds.end - seeds.start;
     let (mut same, from) = (0, seeds.start);
     for seed in seeds {
@@ -487,35 +491,19 @@ fn determinism(seeds: std::ops::Range<u64>) -> anyhow::Result<bool> {
             );
         }
     }
-    println!(
-        "test result: {}. {same} passed; {} failed; seeds from {from} run twice",
-        if same == count { "ok" } else { "FAILED" },
-        count - same
-    );
-    Ok(same == count)
+    let what = format!("seeds from {from} run twice");
+    Ok(verdict(&what, same, count - same))
 }
 
 fn ci() -> anyhow::Result<bool> {
     let mut well = determinism(1..4)?;
     well &= all_scenarios(1)?;
     well &= mutations(None)?;
-    let options = Options {
-        chaos: 15,
-        mutation: None,
-        scenario: None,
-        jobs: None,
-    };
+    let options = Options::of_chaos(15);
     let seeds = 200;
     let total = each(&options, 1, &|done| done < seeds, |_| false)?;
     print!("{}", total.to_text());
-    let failed = total.failed().count() as u64;
-    for run in total.failed() {
-        print!("{}", failure(run, &commit(), &extra(&options)));
-    }
-    println!(
-        "test result: {}. {} passed; {failed} failed; seeds",
-        if failed == 0 { "ok" } else { "FAILED" },
-        seeds - failed
-    );
-    Ok(well && failed == 0)
+    let failed = print_failures(&total, &options);
+    well &= verdict("seeds", seeds - failed, failed);
+    Ok(well)
 }

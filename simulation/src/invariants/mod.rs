@@ -1,5 +1,5 @@
-//! What must hold: one file per promise. The first four are looked at after every simulated
-//! millisecond, the others at the end, after healing.
+//! What must hold: one file per promise. Visible transactions, states, gates and histories are looked at
+//! after every simulated millisecond, rows and registers at the end, after healing.
 
 mod acknowledged_rows_stay;
 mod equal_logs_equal_states;
@@ -10,12 +10,11 @@ mod registers_are_linearizable;
 
 use std::time::Duration;
 
-use quorate_node::Probe;
 use quorate_types::NodeId;
 
 use crate::cluster::Violation;
-use crate::mysqld::Visible;
-use crate::world::World;
+use crate::mysqld::{Machine, Visible};
+use crate::world::{State, World};
 
 /// Watches a cluster.
 #[derive(Default)]
@@ -29,51 +28,51 @@ pub struct Oracle {
 impl Oracle {
     /// Looks at everything that must hold at any time.
     pub(crate) fn look(&mut self, world: &World, now: Duration) -> Result<(), Violation> {
-        let (probes, clocks, machines) = world.with(|state| {
-            let probes: Vec<(NodeId, Probe)> = state
-                .probes
-                .iter()
-                .map(|(node, probe)| (*node, probe.clone()))
-                .collect();
-            (probes, state.clocks.clone(), state.machines.clone())
-        });
-        let states: Vec<_> = probes
-            .iter()
-            .map(|(node, probe)| (*node, probe.applied_state()))
-            .collect();
-        self.states.look(&states)?;
-        let visible: Vec<Visible> = machines
-            .values()
-            .flat_map(crate::mysqld::Machine::take_visible)
-            .collect();
-        self.visible.look(&states, &visible)?;
-        if !visible.is_empty() {
-            self.prefixes.look(&machines)?;
-        }
-        let serving: Vec<_> = probes
-            .iter()
-            .filter_map(|(node, probe)| {
-                let epoch = probe.serves(clocks[node].read(now))?;
-                Some((*node, epoch))
-            })
-            .collect();
-        if let Some(line) = self.gates.look(&serving, now)? {
+        let changed = world.with(|state| self.look_at(state, now))?;
+        if let Some(line) = changed {
             world.trace_at(now, &line);
         }
         Ok(())
     }
 
+    /// A line to note, if something that people want to read of changed.
+    fn look_at(&mut self, world: &State, now: Duration) -> Result<Option<String>, Violation> {
+        let states: Vec<_> = world
+            .probes
+            .iter()
+            .map(|(node, probe)| (*node, probe.applied_state()))
+            .collect();
+        self.states.look(&states)?;
+        let visible: Vec<Visible> = world
+            .machines
+            .values()
+            .flat_map(Machine::take_visible)
+            .collect();
+        self.visible.look(&states, &visible)?;
+        if !visible.is_empty() {
+            self.prefixes.look(&world.machines)?;
+        }
+        let serving: Vec<_> = world
+            .probes
+            .iter()
+            .filter_map(|(node, probe)| {
+                let epoch = probe.serves(world.clocks[node].read(now))?;
+                Some((*node, epoch))
+            })
+            .collect();
+        self.gates.look(&serving, now)
+    }
+
     /// Looks at what must hold once everything is healed and equal.
     pub(crate) fn judge(&self, world: &World) -> Result<(), Violation> {
-        let (history, machines, trace) = world.with(|state| {
+        world.with(|state| {
             let seen = state.trace.iter().find(|line| line.contains("VIOLATION"));
-            (state.history.clone(), state.machines.clone(), seen.cloned())
-        });
-        if let Some(line) = trace {
-            return Err(Violation(line));
-        }
-        acknowledged_rows_stay::judge(&history, &machines)?;
-        registers_are_linearizable::judge(&history)
+            if let Some(line) = seen {
+                return Err(Violation(line.clone()));
+            }
+            acknowledged_rows_stay::judge(&state.history, &state.machines)?;
+            registers_are_linearizable::judge(&state.history)
+        })
     }
 
     /// The node whose gate passes writes now.

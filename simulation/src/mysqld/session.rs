@@ -88,11 +88,7 @@ pub(crate) async fn serve(process: Arc<Process>, io: BoxIo, is_socket: bool) {
             entry.user.clone_from(&session.user);
         }
     });
-    tokio::select! {
-        biased;
-        // While a statement runs it is not looked at: a commit that waits cannot be killed.
-        () = answer_all(&process, connection, session, &mut was_killed) => {}
-    }
+    answer_all(&process, connection, session, &mut was_killed).await;
     drop(entered);
 }
 
@@ -103,6 +99,7 @@ async fn answer_all(
     killed: &mut watch::Receiver<bool>,
 ) {
     loop {
+        // While a statement runs it is not looked at: a commit that waits cannot be killed.
         let command = tokio::select! {
             biased;
             _ = killed.wait_for(|killed| *killed) => return,

@@ -11,7 +11,8 @@ use quorate_binlog::build::{EventBuilder, FileBuilder};
 use super::*;
 use crate::binlog_files::LocalBinlogs;
 
-struct UpTo(u64);
+/// Accepts the first so many transactions of any source.
+pub(crate) struct UpTo(pub(crate) u64);
 
 impl AcceptedIndex for UpTo {
     fn is_accepted(&self, gtid: &Gtid) -> bool {

@@ -3,7 +3,8 @@ use std::path::Path;
 
 use super::{Config, Finding, Secrets, SecretsError, Timing};
 
-const GOOD: &str = r#"
+/// A small file that nothing is wrong with.
+pub(crate) const GOOD: &str = r#"
 node = 1
 dir = "n1"
 secrets = "secrets.toml"

@@ -102,7 +102,7 @@ fn what_was_synced_survives_kill_9() {
     let mut groups = 0;
     for round in 0..10 {
         let mut writer = Writer::start(round, SyncMode::Fdatasync, Machine::Kernel);
-        writer.kill_after(Duration::from_millis(Random(round).below(600)));
+        writer.kill_after(Duration::from_millis(Random::new(round).below(600)));
         groups +=
             check(&writer.live(), &writer).unwrap_or_else(|why| panic!("round {round}: {why}"));
         check(&writer.live(), &writer).expect("it opens again");
@@ -114,7 +114,7 @@ fn what_was_synced_survives_kill_9() {
 fn what_was_synced_survives_a_power_loss() {
     let (mut groups, mut blocks) = (0, 0);
     for round in 0..12 {
-        let mut random = Random(round + 100);
+        let mut random = Random::new(round + 100);
         let mut writer = Writer::start(round, SyncMode::Fdatasync, Machine::Power { room: None });
         writer.kill_after(Duration::from_millis(random.below(2_000)));
         if round % 2 == 1 {

@@ -2,18 +2,18 @@
 
 use bytes::Bytes;
 use quorate_storage::{MetaKey, Record, Write};
-use quorate_types::LogIndex;
+use quorate_types::{LogIndex, SplitMix64};
 
-/// A generator that is the same in every process (SplitMix64).
-pub(crate) struct Random(pub(crate) u64);
+/// Draws what is written.
+pub(crate) struct Random(SplitMix64);
 
 impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(SplitMix64::new(seed))
+    }
+
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound
+        self.0.below(bound)
     }
 
     fn bytes(&mut self) -> Bytes {
@@ -42,7 +42,7 @@ pub(crate) struct Workload {
 impl Workload {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
-            random: Random(seed),
+            random: Random::new(seed),
             first: 1,
             next: 1,
             next_accepted: 1,
