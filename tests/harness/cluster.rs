@@ -84,6 +84,14 @@ impl Cluster {
         cluster
     }
 
+    /// Where a story's logs and data are.
+    #[must_use]
+    pub fn story_folder(story: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../target/stories")
+            .join(story)
+    }
+
     /// Makes the folders and configurations of a new cluster, and starts nothing.
     ///
     /// # Panics
@@ -96,10 +104,7 @@ impl Cluster {
         let cache = quorate_mysqld::default_cache();
         let seed = quorate_mysqld::prepare_seed(&installation, &cache).await;
         seed.expect("a seed data folder");
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../target/stories")
-            .join(story);
-        let dir = story_dir(dir);
+        let dir = story_dir(Self::story_folder(story));
         let (nodes, links) = lay_out(&dir, program, &options).await;
         Self {
             nodes,
