@@ -72,6 +72,9 @@ pub(crate) struct Faults {
     random: SplitMix64,
     began: Instant,
     pub(crate) counts: BTreeMap<Kind, u64>,
+    /// Whether this round sent SIGTERM to a server. One that waits for ACKs commits then, and shows
+    /// it to whoever comes past the gate: that is not promised, and repaired afterwards.
+    pub(crate) a_server_was_asked_to_end: bool,
     /// When a primary was struck, and by what.
     pub(crate) primaries_struck: Vec<(Instant, Kind)>,
 }
@@ -82,6 +85,7 @@ impl Faults {
             random: SplitMix64::new(seed),
             began: Instant::now(),
             counts: BTreeMap::new(),
+            a_server_was_asked_to_end: false,
             primaries_struck: Vec::new(),
         }
     }
@@ -101,6 +105,7 @@ impl Faults {
         lasts: Duration,
     ) -> Result<(), Violation> {
         let end = Instant::now() + lasts;
+        self.a_server_was_asked_to_end = false;
         if self.random.below(WIPE_ONE_ROUND_IN) == 0 {
             let kind = WIPES[self.random.below(WIPES.len() as u64) as usize];
             self.episode(cluster, kind).await?;
@@ -176,6 +181,7 @@ impl Faults {
         };
         self.say(&format!("{kind:?} of node {node}{role}, other {other}"));
         *self.counts.entry(kind).or_default() += 1;
+        self.a_server_was_asked_to_end |= kind == Kind::TermServer;
         let before = Instant::now();
         carry_out(cluster, fault).await?;
         let ends_a_primary = !matches!(

@@ -29,8 +29,10 @@ const LOOK_BACK_ROWS: u64 = 30;
 pub(crate) struct Notes {
     next_id: u64,
     pub(crate) rows: Outcomes,
-    /// Ids that a reader saw anywhere.
+    /// Ids that a reader saw through an application port.
     pub(crate) seen: BTreeSet<u64>,
+    /// Those that one saw on a server's own socket in this round.
+    pub(crate) seen_on_sockets: BTreeSet<u64>,
     pub(crate) registers: Vec<Operation>,
     pub(crate) tables: BTreeMap<String, Presence>,
     /// What a reader saw that never may be.
@@ -314,7 +316,7 @@ impl Session {
                 return false;
             }
         }
-        if id % 8 == 0 {
+        if id.is_multiple_of(8) {
             return true;
         }
         self.pause(200).await;
@@ -410,7 +412,10 @@ async fn look(sql: &mut Sql, place: &Place, shared: &Shared) -> Result<(), SqlEr
     let newest = format!("SELECT id FROM app.inserted ORDER BY seq DESC LIMIT {LOOK_BACK_ROWS}");
     let rows = sql.rows(&newest).await?;
     let ids = rows.iter().filter_map(|row| row[0].parse::<u64>().ok());
-    shared.notes().seen.extend(ids);
+    match place {
+        Place::Port(_) => shared.notes().seen.extend(ids),
+        Place::Socket(_) => shared.notes().seen_on_sockets.extend(ids),
+    }
     let sum = sql.value("SELECT SUM(balance) FROM app.accounts").await?;
     // NULL: the table is there and its rows are not yet.
     if sum != TOTAL.to_string() && sum != "NULL" {

@@ -29,6 +29,8 @@ pub struct Options {
     pub environment: Vec<(String, String)>,
     /// A node that only votes, if any.
     pub witness: Option<u64>,
+    /// How long the cluster may take until it is whole for the first time.
+    pub patience: Duration,
 }
 
 /// Loopback, in words that the program under test takes for an address of the network.
@@ -44,6 +46,7 @@ impl Default for Options {
             certs: false,
             environment: Vec::new(),
             witness: None,
+            patience: Duration::from_secs(90),
         }
     }
 }
@@ -127,7 +130,7 @@ impl Cluster {
         for (id, node) in &mut self.nodes {
             node.start(*id == first);
         }
-        self.wait_until_whole(Duration::from_secs(90)).await;
+        self.wait_until_whole(self.options.patience).await;
     }
 
     async fn make_app(&self) {
