@@ -500,7 +500,7 @@ pub(crate) fn quote(text: &str) -> String {
     quoted
 }
 
-fn quote_name(name: &str) -> String {
+pub(crate) fn quote_name(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
 }
 

@@ -45,6 +45,7 @@ pub struct Config {
     pub read_only: ReadOnly,
     pub repair: Repair,
     pub retention: Retention,
+    pub verify: Verify,
     pub log: Log,
 }
 
@@ -264,6 +265,16 @@ pub enum Errant {
     Clone,
     /// Leave it as it is, serving nothing, for somebody to look at.
     Stop,
+}
+
+/// The comparison of tables between servers in the background.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Verify {
+    /// How often the primary compares all tables with the replicas', in seconds; never if 0.
+    /// Default: 0.
+    #[serde(rename = "every_s", deserialize_with = "retention::seconds")]
+    pub every: Duration,
 }
 
 /// What is written down about the node's own doing, and what of the Raft log is kept in memory.

@@ -1,6 +1,6 @@
 //! Joins the parts of a node: every task and every channel between them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
@@ -42,6 +42,7 @@ use crate::retention::{Kept, LogMetrics, Retainer};
 use crate::roles::Roles;
 use crate::server::{Logins, ServerState};
 use crate::status::{OwnView, ViewMaker};
+use crate::verify::Verifier;
 use crate::watchers::{Health, Watcher};
 
 /// The account that replicas log in to the feed with.
@@ -136,13 +137,11 @@ pub(crate) fn wire<N: Net, H: Host>(
             wiring.feed(listener, None);
         }
     }
-    let questions = Questions {
-        export: wiring.export(own_feed.clone()),
-        check: checker(known.net.clone(), server_logins(known)),
-    };
+    let verifier = wiring.verifier();
+    let questions = wiring.questions(own_feed.clone(), &verifier);
     let controlled = wiring.role_control(gate.clone(), holding, own_feed, inputs_rx);
     let stopped = controlled.stopped.clone();
-    let (maker, own) = wiring.status(gate, &controlled);
+    let (maker, own) = wiring.status(gate, &controlled, verifier.differs.subscribe());
     let admin = wiring.admin(own, controlled.health, proxy, questions);
     let grpc = wiring.grpc(raft_service, admin, listeners.grpc, raft);
     let router = crate::http::router(Arc::new(maker), Arc::new(wiring.registry));
@@ -252,6 +251,34 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
         };
         let feed = Feed::new(Log::new(self.consensus.clone()), options, metrics);
         self.tasks.spawn(feed.run(listener));
+    }
+
+    fn verifier(&mut self) -> Verifier<N> {
+        let verifier = Verifier {
+            node: self.known.config.node,
+            net: self.known.net.clone(),
+            logins: server_logins(self.known),
+            roles: self.roles.clone(),
+            forward: self.forward.clone(),
+            differs: Arc::default(),
+            one_at_a_time: Arc::default(),
+        };
+        let every = self.known.config.verify.every;
+        if !every.is_zero() {
+            self.tasks.spawn(verifier.clone().run(every));
+        }
+        verifier
+    }
+
+    fn questions(&self, feed: Endpoint, verifier: &Verifier<N>) -> Questions {
+        let (verify, checksum, verdict) = (verifier.clone(), verifier.clone(), verifier.clone());
+        Questions {
+            export: self.export(feed),
+            check: checker(self.known.net.clone(), server_logins(self.known)),
+            verify: Arc::new(move || verify.start()),
+            checksum: Arc::new(move |request| checksum.checksum(request)),
+            verdict: Arc::new(move |what| verdict.on_verdict(what)),
+        }
     }
 
     fn export(&self, feed: Endpoint) -> Export {
@@ -430,7 +457,12 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
         }
     }
 
-    fn status(&mut self, gate: GateHandle, controlled: &Controlled) -> (ViewMaker<N>, OwnView<N>) {
+    fn status(
+        &mut self,
+        gate: GateHandle,
+        controlled: &Controlled,
+        differs: watch::Receiver<BTreeSet<String>>,
+    ) -> (ViewMaker<N>, OwnView<N>) {
         let known = self.known;
         let reports: Arc<watch::Sender<Reports>> = Arc::default();
         let (book, forward) = (known.book.clone(), self.forward.clone());
@@ -453,6 +485,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             doing: controlled.doing.clone(),
             kept_cuts: controlled.kept_cuts.clone(),
             kept,
+            differs,
         };
         let maker = ViewMaker {
             own: own.clone(),

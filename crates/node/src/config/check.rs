@@ -12,6 +12,7 @@ use toml::de::{DeTable, DeValue};
 use super::finding::line_column;
 use super::{
     Config, Dial, Finding, Listen, Log, Mysqld, Peer, ReadOnly, Repair, Retention, Timing, Tls,
+    Verify,
 };
 
 /// The file as written, before addresses are parsed and values are judged together.
@@ -39,6 +40,8 @@ struct Raw {
     repair: Repair,
     #[serde(default)]
     retention: Retention,
+    #[serde(default)]
+    verify: Verify,
     #[serde(default)]
     log: Log,
 }
@@ -163,6 +166,7 @@ impl Check<'_> {
             read_only: raw.read_only,
             repair: raw.repair,
             retention: raw.retention,
+            verify: raw.verify,
             log: Log {
                 file: raw.log.file.map(|file| folder.join(file)),
                 ..raw.log
