@@ -101,6 +101,7 @@ pub const LARGE: &[Bounds] = &[
         },
     ),
     with(2, Faults { writes: 2, ..BOTH }),
+    with(2, Faults { delays: 1, ..BOTH }),
     with(
         2,
         Faults {
