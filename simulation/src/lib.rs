@@ -13,6 +13,7 @@ mod disk;
 mod faults;
 pub mod history;
 mod invariants;
+pub mod model;
 pub mod mutation;
 pub mod mysqld;
 mod network;

@@ -29,6 +29,8 @@ pub struct Options {
     pub environment: Vec<(String, String)>,
     /// A node that only votes, if any.
     pub witness: Option<u64>,
+    /// How long the cluster may take until it is whole for the first time.
+    pub patience: Duration,
 }
 
 /// Loopback, in words that the program under test takes for an address of the network.
@@ -44,6 +46,7 @@ impl Default for Options {
             certs: false,
             environment: Vec::new(),
             witness: None,
+            patience: Duration::from_secs(90),
         }
     }
 }
@@ -84,6 +87,14 @@ impl Cluster {
         cluster
     }
 
+    /// Where a story's logs and data are.
+    #[must_use]
+    pub fn story_folder(story: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../target/stories")
+            .join(story)
+    }
+
     /// Makes the folders and configurations of a new cluster, and starts nothing.
     ///
     /// # Panics
@@ -96,10 +107,7 @@ impl Cluster {
         let cache = quorate_mysqld::default_cache();
         let seed = quorate_mysqld::prepare_seed(&installation, &cache).await;
         seed.expect("a seed data folder");
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../target/stories")
-            .join(story);
-        let dir = story_dir(dir);
+        let dir = story_dir(Self::story_folder(story));
         let (nodes, links) = lay_out(&dir, program, &options).await;
         Self {
             nodes,
@@ -122,7 +130,7 @@ impl Cluster {
         for (id, node) in &mut self.nodes {
             node.start(*id == first);
         }
-        self.wait_until_whole(Duration::from_secs(90)).await;
+        self.wait_until_whole(self.options.patience).await;
     }
 
     async fn make_app(&self) {

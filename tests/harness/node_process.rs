@@ -158,6 +158,13 @@ impl NodeProcess {
         signal_pid(self.mysqld_pid().expect("mysqld runs"), signal);
     }
 
+    /// The same, unless none runs.
+    pub fn try_signal_mysqld(&self, signal: Signal) {
+        if let Some(pid) = self.mysqld_pid() {
+            signal_pid(pid, signal);
+        }
+    }
+
     /// kill -9 of the sidecar, reaped before this returns.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {

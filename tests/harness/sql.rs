@@ -111,6 +111,16 @@ impl Sql {
         }
     }
 
+    /// Like [`Sql::run`]; gives what the statement passed to `LAST_INSERT_ID`.
+    ///
+    /// # Errors
+    /// The server's, or unknown.
+    pub async fn run_for_id(&mut self, sql: &str) -> Result<u64, SqlError> {
+        self.run(sql).await?;
+        let id = self.connection.last_insert_id();
+        id.ok_or_else(|| SqlError::Unknown(format!("no id of {sql}")))
+    }
+
     /// All rows, each value as text (NULL as `NULL`).
     ///
     /// # Errors
