@@ -180,13 +180,12 @@ impl Chaos {
                 self.faults.server_faults += 1;
                 cluster.kill_sessions(node);
             }
-            12 => {
-                // Whatever a primary executes is captured: only a replica can have more.
-                if cluster.primary().is_some_and(|primary| primary != other) {
-                    self.faults.server_faults += 1;
-                    cluster.make_errant(other);
-                }
+            // Whatever a primary executes is captured: only a replica can have more.
+            12 if cluster.primary().is_some_and(|primary| primary != other) => {
+                self.faults.server_faults += 1;
+                cluster.make_errant(other);
             }
+            12 => {}
             13 => {
                 self.faults.orders += 1;
                 cluster.switch_over(other);

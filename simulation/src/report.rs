@@ -95,7 +95,8 @@ impl Total {
     /// What runs must come to now and then, how often it did, and in how many runs.
     #[must_use]
     pub fn rare(&self) -> [(&'static str, u64, usize); 5] {
-        let kinds: [(&'static str, fn(&Summary) -> u64); 5] = [
+        type Count = fn(&Summary) -> u64;
+        let kinds: [(&'static str, Count); 5] = [
             ("purges", |run| run.purges),
             ("snapshots taken over", |run| run.snapshots),
             ("clones", |run| run.clones),

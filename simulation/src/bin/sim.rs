@@ -524,7 +524,7 @@ fn ci() -> anyhow::Result<bool> {
     let mut well = determinism(1..4)?;
     well &= all_scenarios(1)?;
     well &= mutations(None)?;
-    let options = Options::of_chaos(15);
+    let options = Options::of_chaos(10);
     let seeds = 200;
     let total = each(&options, 1, &|done| done < seeds, |_| false)?;
     print!("{}", total.to_text());
