@@ -143,12 +143,15 @@ pub const MUTATIONS: &[Mutation] = &[
         Break::Rule(Rule::ReplicasDoNotWait),
         2,
     ),
-    mutation(
-        "errant-ignored",
-        "a server with transactions of its own stays as it is",
-        Break::Rule(Rule::ErrantIsCloned),
-        1,
-    ),
+    Mutation {
+        scenario: Some("errant-replica"),
+        ..mutation(
+            "errant-ignored",
+            "a server with transactions of its own stays as it is",
+            Break::Rule(Rule::ErrantIsCloned),
+            1,
+        )
+    },
     mutation(
         "snapshot-without-the-set",
         "a snapshot does not bring the accepted transactions",
