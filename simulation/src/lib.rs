@@ -10,7 +10,6 @@
 pub mod chaos;
 pub mod cluster;
 mod disk;
-mod faults;
 pub mod history;
 mod invariants;
 pub mod model;
@@ -18,17 +17,14 @@ pub mod mutation;
 pub mod mysqld;
 mod network;
 mod node;
-mod operator;
 mod random;
 pub mod report;
 pub mod run;
 pub mod scenarios;
-mod stall;
 mod workload;
 mod world;
 
 pub use cluster::{Cluster, Setup, Violation};
 pub use disk::Honesty;
-pub use faults::Rare;
 pub use network::{Clock, MachineNet, SimulatedNet};
 pub use random::Random;

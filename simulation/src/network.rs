@@ -7,8 +7,6 @@ use quorate_types::NodeId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use turmoil::net::{TcpListener, TcpStream};
 
-use crate::stall::{Stall, Stalling};
-
 /// The simulated network and clock of the host that uses it. Endpoints are `HOST:PORT` with the
 /// names of simulated hosts; there are no unix sockets.
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,11 +23,10 @@ pub(crate) const CLONE_SOCKET: &str = "clone.sock";
 
 /// What one node's machine sees: its sidecar, which may crash, and its server, which then runs on,
 /// are two simulated hosts that nothing ever parts.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct MachineNet {
     node: NodeId,
     clock: Clock,
-    stall: Stall,
 }
 
 /// The machine's clock (`Net::boot_time`): it may run fast or slow, or stand still.
@@ -77,23 +74,7 @@ impl MachineNet {
         Self {
             node,
             clock: Clock::default(),
-            stall: Stall::default(),
         }
-    }
-
-    /// Whether the machine's processes run.
-    pub(crate) fn is_running(&self) -> bool {
-        self.stall.since().is_none()
-    }
-
-    /// Lets the machine stand still since `since`, or go on.
-    pub(crate) fn set_stall(&self, since: Option<Duration>) {
-        self.stall.set(since);
-    }
-
-    /// The machine's clock. To whoever stands still no time passes; afterwards all of it did.
-    pub(crate) fn time(&self, now: Duration) -> Duration {
-        self.clock.read(self.stall.since().unwrap_or(now))
     }
 
     #[must_use]
@@ -126,17 +107,15 @@ impl MachineNet {
 impl Net for MachineNet {
     async fn connect(&self, to: &Endpoint) -> Result<BoxIo> {
         let (host, port) = self.resolve(to)?;
-        self.stall.ended().await;
-        let stream = TcpStream::connect((host.as_str(), port)).await?;
-        connected(self.stall.wrap(stream)).await
+        connected(TcpStream::connect((host.as_str(), port)).await?).await
     }
 
     async fn listen(&self, at: &Endpoint) -> Result<Listener> {
-        listen(at, at.port().unwrap_or_default(), &self.stall).await
+        listen(at, at.port().unwrap_or_default()).await
     }
 
     fn boot_time(&self) -> Duration {
-        self.time(turmoil::sim_elapsed().unwrap_or_default())
+        self.clock.read(turmoil::sim_elapsed().unwrap_or_default())
     }
 }
 
@@ -151,29 +130,28 @@ fn host_and_port(endpoint: &Endpoint) -> Result<&str> {
 /// open one from which nothing ever comes back.
 const HERE: u8 = 6;
 
-async fn connected(mut stream: Stalling) -> Result<BoxIo> {
+async fn connected(mut stream: TcpStream) -> Result<BoxIo> {
     match stream.read_u8().await? {
         HERE => Ok(BoxIo::new(stream)),
         _ => Err(std::io::ErrorKind::InvalidData.into()),
     }
 }
 
-async fn accepted(listener: &TcpListener, stall: &Stall) -> Result<BoxIo> {
-    let (stream, _) = listener.accept().await?;
-    let mut stream = stall.wrap(stream);
+async fn accepted(listener: &TcpListener) -> Result<BoxIo> {
+    let (mut stream, _) = listener.accept().await?;
     stream.write_u8(HERE).await?;
     Ok(BoxIo::new(stream))
 }
 
 /// A simulated host has one address: only the port matters.
-async fn listen(at: &Endpoint, port: u16, stall: &Stall) -> Result<Listener> {
+async fn listen(at: &Endpoint, port: u16) -> Result<Listener> {
     let listener = TcpListener::bind(("0.0.0.0", port)).await?;
     let local = match port {
         0 => Endpoint::Tcp(format!("127.0.0.1:{}", listener.local_addr()?.port())),
         _ => at.clone(),
     };
-    let incoming = stream::unfold((listener, stall.clone()), |(listener, stall)| async move {
-        Some((accepted(&listener, &stall).await, (listener, stall)))
+    let incoming = stream::unfold(listener, |listener| async move {
+        Some((accepted(&listener).await, listener))
     });
     Ok(Listener {
         local,
@@ -183,13 +161,12 @@ async fn listen(at: &Endpoint, port: u16, stall: &Stall) -> Result<Listener> {
 
 impl Net for SimulatedNet {
     async fn connect(&self, to: &Endpoint) -> Result<BoxIo> {
-        let stream = TcpStream::connect(host_and_port(to)?).await?;
-        connected(Stall::default().wrap(stream)).await
+        connected(TcpStream::connect(host_and_port(to)?).await?).await
     }
 
     async fn listen(&self, at: &Endpoint) -> Result<Listener> {
         host_and_port(at)?;
-        listen(at, at.port().unwrap_or_default(), &Stall::default()).await
+        listen(at, at.port().unwrap_or_default()).await
     }
 
     fn boot_time(&self) -> Duration {
