@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 #[test]
 fn a_campaign_of_faults_finds_nothing() {
     let campaign = Command::new(env!("CARGO_BIN_EXE_campaign"))
-        .args(["--seconds", "60", "--seed", "1"])
+        .args(["--seconds", "40", "--seed", "1"])
         .stdin(Stdio::null())
         .status();
     let status = campaign.expect("start the campaign");

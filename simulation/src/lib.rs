@@ -12,6 +12,7 @@ pub mod cluster;
 mod disk;
 pub mod history;
 mod invariants;
+pub mod model;
 pub mod mutation;
 pub mod mysqld;
 mod network;

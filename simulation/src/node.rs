@@ -38,7 +38,10 @@ fn config_text(node: NodeId, nodes: &[NodeId], patience: u64) -> String {
     ] {
         let _ = writeln!(text, "{name} = \"{}\"", address(node, port));
     }
-    let _ = writeln!(text, "[mysqld]\nport = {SERVER_PORT}");
+    let _ = writeln!(
+        text,
+        "[mysqld]\nport = {SERVER_PORT}\nreplica_parallel_workers = 16"
+    );
     let _ = writeln!(
         text,
         "[timing]\nelection_min_ms = {}\nelection_max_ms = {}\nquorum_loss_probe_ms = {}",

@@ -152,7 +152,7 @@ impl Campaign {
         self.check().await?;
         self.rounds += 1;
         let rows = self.shared.notes().rows.acknowledged.len();
-        self.faults.say_checked(&format!(
+        self.faults.say(&format!(
             "round {} is right: served after {serves:.1?}, whole after {whole:.1?}, {rows} rows acknowledged so far",
             self.rounds
         ));

@@ -90,7 +90,7 @@ impl Faults {
         }
     }
 
-    fn say(&self, what: &str) {
+    pub(crate) fn say(&self, what: &str) {
         println!("{:8.2} s  {what}", self.began.elapsed().as_secs_f64());
     }
 
@@ -208,10 +208,6 @@ impl Faults {
         }
         self.say("healed");
     }
-
-    pub(crate) fn say_checked(&self, what: &str) {
-        self.say(what);
-    }
 }
 
 async fn carry_out(cluster: &mut Cluster, fault: Fault) -> Result<(), Violation> {
@@ -219,16 +215,16 @@ async fn carry_out(cluster: &mut Cluster, fault: Fault) -> Result<(), Violation>
     let others = cluster.others(node);
     match fault.kind {
         Kind::KillSidecar => cluster.node_mut(node).kill(),
-        Kind::KillServer => signal_server(cluster, node, Signal::KILL),
+        Kind::KillServer => cluster.node(node).try_signal_mysqld(Signal::KILL),
         Kind::KillNode => kill_node(cluster, node),
         Kind::StopSidecar => cluster.node(node).signal(Signal::STOP),
-        Kind::StopServer => signal_server(cluster, node, Signal::STOP),
+        Kind::StopServer => cluster.node(node).try_signal_mysqld(Signal::STOP),
         Kind::StopNode => {
             cluster.node(node).signal(Signal::STOP);
-            signal_server(cluster, node, Signal::STOP);
+            cluster.node(node).try_signal_mysqld(Signal::STOP);
         }
         Kind::TermSidecar => cluster.node(node).signal(Signal::TERM),
-        Kind::TermServer => signal_server(cluster, node, Signal::TERM),
+        Kind::TermServer => cluster.node(node).try_signal_mysqld(Signal::TERM),
         Kind::KillAll => {
             // All at once: nobody notices that another is gone.
             for node in cluster.nodes.values() {
@@ -267,10 +263,6 @@ async fn carry_out(cluster: &mut Cluster, fault: Fault) -> Result<(), Violation>
         }
     }
     Ok(())
-}
-
-fn signal_server(cluster: &Cluster, node: NodeId, signal: Signal) {
-    cluster.node(node).try_signal_mysqld(signal);
 }
 
 fn kill_node(cluster: &mut Cluster, node: NodeId) {
@@ -374,6 +366,6 @@ fn go_on(cluster: &Cluster, node: NodeId) {
 /// The sidecar may have killed it and started another by now.
 fn go_on_server(cluster: &Cluster, fault: Fault) {
     if fault.server.is_some() && cluster.node(fault.node).mysqld_pid() == fault.server {
-        signal_server(cluster, fault.node, Signal::CONT);
+        cluster.node(fault.node).try_signal_mysqld(Signal::CONT);
     }
 }

@@ -3,6 +3,7 @@
 mod client;
 mod dialer;
 mod identity;
+mod piggyback;
 mod server;
 
 pub(crate) use client::{Network, ReadIndexAnswer};

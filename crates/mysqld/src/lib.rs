@@ -61,6 +61,6 @@ pub use repair::{
     kill_server, wait_until_free,
 };
 pub use seed::{Seed, SeedError, prepare_seed};
-pub use settings::{Finding, REPLICA_PARALLEL_WORKERS, Settings, is_owned, judge_variables};
+pub use settings::{Finding, Settings, default_parallel_workers, is_owned, judge_variables};
 pub use verify::TableName;
 pub use version::{Version, VersionError};

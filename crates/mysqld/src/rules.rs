@@ -209,7 +209,7 @@ pub(crate) const RULES: &[Rule] = &[
     ),
     rule(
         "replica_parallel_workers",
-        "16",
+        "4",
         Accept::AtLeast(1),
         "one applier falls behind",
     ),

@@ -6,9 +6,14 @@ use crate::rules::{RULES, TRANSACTION_BYTES_MAX};
 use crate::seed::path_option;
 use crate::version::Version;
 
-/// As many transactions share a replica's syncs. MySQL's own default is four, which is fewer than
-/// commit beside each other on a busy primary.
-pub const REPLICA_PARALLEL_WORKERS: u32 = 16;
+/// How many transactions a replica applies beside each other, if nothing is said: two for each
+/// core, since they wait for syncs, and at least MySQL's own four. More of them take the cores
+/// from whoever else is on the machine, and wait for each other.
+#[must_use]
+pub fn default_parallel_workers() -> u32 {
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    u32::try_from(cores.saturating_mul(2)).map_or(16, |workers| workers.clamp(4, 16))
+}
 
 /// What a server is started with in managed mode, beyond what every server is.
 #[derive(Clone, Debug)]
@@ -40,7 +45,7 @@ impl Settings {
             buffer_pool_bytes: 128 << 20,
             performance_schema: true,
             transaction_bytes_max: TRANSACTION_BYTES_MAX,
-            replica_parallel_workers: REPLICA_PARALLEL_WORKERS,
+            replica_parallel_workers: default_parallel_workers(),
             extra: Vec::new(),
         }
     }

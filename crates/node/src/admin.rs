@@ -213,7 +213,7 @@ impl Admin for AdminService {
                 ..reply(false, error.to_string())
             },
             Err(JoinError::NotLeader) => reply(false, "this node does not lead".to_owned()),
-            Err(error) => reply(false, crate::server::chain(&error)),
+            Err(error) => reply(false, quorate_types::chain(&error)),
         }))
     }
 

@@ -10,7 +10,8 @@ use quorate_wire::v1;
 use tokio::time::timeout;
 use tonic::Status;
 
-use crate::server::{Logins, chain};
+use crate::server::Logins;
+use quorate_types::chain;
 
 /// Looking at all tables of a large server takes its time.
 const LOOK_MAX: std::time::Duration = std::time::Duration::from_secs(30);

@@ -95,6 +95,9 @@ pub struct Mysqld {
     /// `innodb_buffer_pool_size`, as a number with K, M or G. Default: `128M`.
     #[serde(default = "default_buffer_pool")]
     pub buffer_pool: String,
+    /// How many transactions the server applies beside each other while it is a replica. Default:
+    /// [`quorate_mysqld::default_parallel_workers`].
+    pub replica_parallel_workers: Option<u32>,
     /// Whether scheduled events, which a replica keeps disabled, are enabled on each new primary.
     /// Default: true.
     #[serde(default = "default_enable_events")]
@@ -102,6 +105,15 @@ pub struct Mysqld {
     /// Further options, each `--name=value`; none that decides about durability or replication.
     #[serde(default)]
     pub extra: Vec<String>,
+}
+
+impl Mysqld {
+    /// How many transactions the server applies beside each other while it is a replica.
+    #[must_use]
+    pub fn parallel_workers(&self) -> u32 {
+        let workers = self.replica_parallel_workers;
+        workers.unwrap_or_else(quorate_mysqld::default_parallel_workers)
+    }
 }
 
 fn default_buffer_pool() -> String {

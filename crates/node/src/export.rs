@@ -13,13 +13,11 @@ use quorate_mysql_wire::{
     ReplicaConnection, ReplicaOptions,
 };
 use quorate_net::{Endpoint, Net};
-use quorate_types::{GtidSet, Secret, Uuid};
+use quorate_types::{GtidSet, Secret, Uuid, chain};
 use quorate_wire::v1::ExportReply;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-
-use crate::server::chain;
 
 /// Messages on their way, of at most a piece of an event each: whoever reads slowly waits here.
 const REPLIES: usize = 4;

@@ -18,13 +18,13 @@ use quorate_mysqld::{CheckFinding, ControlError, Host, Marker, ReplicationSource
 use quorate_net::Net;
 use quorate_replication::CaptureMetrics;
 use quorate_role::{Input, Job, JobId, JobResult};
-use quorate_types::{ClusterId, Epoch, Incarnation, NodeId, Rule, Uuid};
+use quorate_types::{ClusterId, Epoch, Incarnation, NodeId, Rule, Uuid, chain};
 use tokio::sync::{Mutex, mpsc, watch};
 
 pub(crate) use clone::CloneParts;
 
 use crate::inert::OwnGroups;
-use crate::server::{Logins, ServerError, ServerState, chain};
+use crate::server::{Logins, ServerError, ServerState};
 
 /// What every job works with.
 pub(crate) struct JobContext<N, H: Host> {

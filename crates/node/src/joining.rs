@@ -7,7 +7,7 @@ use std::time::Duration;
 use quorate_consensus::apply::APPLY_LEVEL;
 use quorate_consensus::{Consensus, RaftView};
 use quorate_net::Endpoint;
-use quorate_types::{ClusterId, Incarnation, Member, NodeId, Standing};
+use quorate_types::{ClusterId, Incarnation, Member, NodeId, Standing, chain};
 use quorate_wire::v1::JoinRequest;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
@@ -17,7 +17,6 @@ use crate::admin::Forward;
 use crate::config::Config;
 use crate::membership::Membership;
 use crate::part::Part;
-use crate::server::chain;
 use crate::watchers::Health;
 
 const LOOK: Duration = Duration::from_millis(200);

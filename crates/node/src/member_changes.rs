@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quorate_types::NodeId;
+use quorate_types::{NodeId, chain};
 use quorate_wire::v1::change_member_request::Change;
 use quorate_wire::v1::{ChangeMemberReply, ChangeMemberRequest};
 use tokio::time::timeout;
@@ -10,7 +10,6 @@ use tonic::Status;
 
 use crate::admin::AdminService;
 use crate::membership::Refused;
-use crate::server::chain;
 
 /// How long the new leader of a switchover may take to be known.
 const HANDED_OVER_MAX: Duration = Duration::from_secs(10);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use quorate_mysqld::{CheckFinding, Facts, Host, Severity, compare_facts};
 use quorate_net::{Endpoint, Net, Tls};
-use quorate_types::{ClusterId, NodeId};
+use quorate_types::{ClusterId, NodeId, chain};
 use quorate_wire::NodeReport;
 use quorate_wire::v1::{CheckRequest, NodeStatusRequest};
 use tokio::time::timeout;
@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use crate::checking::from_reply;
 use crate::config::{Config, Secrets};
 use crate::peers::admin_client;
-use crate::server::{Logins, chain};
+use crate::server::Logins;
 
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// It looks at all of its server's tables.

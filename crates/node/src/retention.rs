@@ -218,7 +218,7 @@ impl Retainer {
             Ok(needed) => Ok(needed),
             Err(ReadError::Purged { .. }) => Err("needs what is purged already".to_owned()),
             Err(error) => {
-                let why = crate::server::chain(&error);
+                let why = quorate_types::chain(&error);
                 tracing::warn!(error = why, "what a server needs cannot be found out");
                 Err(why)
             }

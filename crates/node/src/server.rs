@@ -11,8 +11,7 @@ use quorate_mysqld::{
 };
 use quorate_net::{Endpoint, Net};
 use quorate_replication::Capture;
-pub(crate) use quorate_types::chain;
-use quorate_types::{Secret, Uuid};
+use quorate_types::{Secret, Uuid, chain};
 use tokio::sync::watch;
 use tokio::time::timeout;
 

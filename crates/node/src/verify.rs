@@ -11,7 +11,7 @@ use std::time::Duration;
 use quorate_mysqld::{ControlError, Session, TableName};
 use quorate_net::Net;
 use quorate_proxy::RoleWatch;
-use quorate_types::{GtidSet, NodeId, Role};
+use quorate_types::{GtidSet, NodeId, Role, chain};
 use quorate_wire::v1::{
     ChecksumTableReply, ChecksumTableRequest, VerdictRequest, VerifyReply, VerifyRequest,
 };
@@ -22,7 +22,7 @@ use tonic::Status;
 
 use crate::admin::Forward;
 use crate::roles::Roles;
-use crate::server::{Logins, chain};
+use crate::server::Logins;
 
 /// How long a table may be kept locked: shorter than a demotion waits for such a lock.
 const HOLD_MAX: Duration = Duration::from_secs(1);

@@ -8,13 +8,13 @@ use quorate_consensus::Consensus;
 use quorate_mysqld::{ControlError, Host, ReplicationStatus, Session};
 use quorate_net::Net;
 use quorate_role::{Input, JobResult, Phase, ServerEvent};
-use quorate_types::{GtidSet, Rule};
+use quorate_types::{GtidSet, Rule, chain};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 
 use crate::driver::Control;
 use crate::inert::OwnGroups;
-use crate::server::{Logins, Running, chain};
+use crate::server::{Logins, Running};
 
 /// A replica that hangs is in nobody's way: it gets more time than a primary.
 const REPLICA_PATIENCE: u32 = 10;

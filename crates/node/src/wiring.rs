@@ -246,7 +246,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             accounts: Arc::new(move |user: &str| (user == FEED_USER).then(|| password.clone())),
             unix_seconds: Arc::new(move || wall_clock() / 1000),
             inert: Arc::new(move || own_groups.inert()),
-            parallel_max: quorate_mysqld::REPLICA_PARALLEL_WORKERS,
+            parallel_max: self.known.config.mysqld.parallel_workers(),
             seed: random.next_u64(),
         };
         let feed = Feed::new(Log::new(self.consensus.clone()), options, metrics);

@@ -16,8 +16,7 @@ use std::sync::Arc;
 use quorate_mysql_wire::{
     AckWriter, DumpError, DumpReader, QueryError, ReplicaConnection, ServerError,
 };
-pub(crate) use quorate_types::chain;
-use quorate_types::{Epoch, Gtid, GtidSet, Rule};
+use quorate_types::{Epoch, Gtid, GtidSet, Rule, chain};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 

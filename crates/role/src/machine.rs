@@ -59,7 +59,7 @@ pub enum Phase {
 }
 
 /// The role machine of one node.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Machine {
     pub(crate) node: NodeId,
     pub(crate) timing: Timing,

@@ -11,6 +11,7 @@ mod records;
 mod values;
 mod witness;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -125,7 +126,8 @@ impl SledDisk {
         if self.journaled.is_empty() {
             return Ok(());
         }
-        self.base.write(std::mem::take(&mut self.journaled))?;
+        let journaled = joined(std::mem::take(&mut self.journaled));
+        self.base.write(journaled)?;
         self.journaled_bytes = 0;
         self.base.set_journal_mark(self.journal.last_frame())?;
         self.overlay.replace(&self.fresh, self.bounds);
@@ -225,6 +227,32 @@ fn is_journaled(write: &Write) -> bool {
         | Write::PurgeAcceptedTo(_)
         | Write::ClearAccepted => false,
     }
+}
+
+/// The same in as few writes as there are kinds and values: sled makes each of them durable on its
+/// own, and packs only the records of one into shared values.
+///
+/// Only for writes that the journal takes and still has. They add, each where no other does, so
+/// their order matters to a crash alone, after which the journal has all of them once more.
+fn joined(writes: Vec<Write>) -> Vec<Write> {
+    let (mut log, mut accepted, mut meta) = (Vec::new(), Vec::new(), BTreeMap::new());
+    let mut others = Vec::new();
+    for write in writes {
+        match write {
+            Write::Append(mut records) => log.append(&mut records),
+            Write::PutAccepted(mut records) => accepted.append(&mut records),
+            Write::SetMeta(key, value) => {
+                meta.insert(key, value);
+            }
+            other => others.push(other),
+        }
+    }
+    debug_assert!(others.is_empty(), "the journal takes no {others:?}");
+    let metas = meta
+        .into_iter()
+        .map(|(key, value)| Write::SetMeta(key, value));
+    let records = [Write::Append(log), Write::PutAccepted(accepted)];
+    records.into_iter().chain(metas).chain(others).collect()
 }
 
 /// What of a write does not stand in a log of these bounds.

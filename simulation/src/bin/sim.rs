@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use quorate_simulation::Setup;
+use quorate_simulation::model::{self, Verdict};
 use quorate_simulation::mutation::{self, MUTATIONS};
 use quorate_simulation::report::{Summary, Total, failure, html};
 use quorate_simulation::run::{Report, run};
@@ -67,6 +68,12 @@ enum Command {
     Mutations {
         /// One of them; default: all.
         name: Option<String>,
+    },
+    /// Searches through every state of the model of the rules, and through those with a rule left out.
+    Model {
+        /// Larger bounds, with all rules: minutes, and gigabytes of memory.
+        #[arg(long)]
+        large: bool,
     },
     /// What every change is checked with: determinism, stories, mutations, 200 seeds.
     Ci,
@@ -206,6 +213,7 @@ fn carry_out(command: Command) -> anyhow::Result<bool> {
             mutation,
         } => scenario(&name, seed, mutation),
         Command::Mutations { name } => mutations(name.as_deref()),
+        Command::Model { large } => Ok(model(large)),
         Command::Ci => ci(),
     }
 }
@@ -495,11 +503,28 @@ fn determinism(seeds: std::ops::Range<u64>) -> anyhow::Result<bool> {
     Ok(verdict(&what, same, count - same))
 }
 
+/// Whether every search says what it should.
+fn model(large: bool) -> bool {
+    let (mut passed, mut failed) = (0, 0);
+    let mut count = |well: bool| if well { passed += 1 } else { failed += 1 };
+    for bounds in if large { model::LARGE } else { model::SMALL } {
+        let checked = model::check(bounds, None);
+        println!("{bounds}: {checked:#}");
+        count(checked.verdict == Verdict::Holds);
+    }
+    for (omission, bounds) in model::LEFT_OUT.iter().filter(|_| !large) {
+        let checked = model::check(bounds, Some(*omission));
+        println!("without {omission:?}, {bounds}: {checked:#}");
+        count(checked.is_broken());
+    }
+    verdict("searches", passed, failed)
+}
+
 fn ci() -> anyhow::Result<bool> {
     let mut well = determinism(1..4)?;
     well &= all_scenarios(1)?;
     well &= mutations(None)?;
-    let options = Options::of_chaos(15);
+    let options = Options::of_chaos(10);
     let seeds = 200;
     let total = each(&options, 1, &|done| done < seeds, |_| false)?;
     print!("{}", total.to_text());

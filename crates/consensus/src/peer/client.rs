@@ -27,6 +27,7 @@ use crate::codec::{self, CodecError};
 use crate::lease::Lease;
 use crate::peer::dialer::{Dialer, Line};
 use crate::peer::identity::Peers;
+use crate::peer::piggyback::Piggyback;
 use crate::snapshot::SnapshotBytes;
 use crate::types::{NodeAddress, RaftLogId, RaftVote, TypeConfig, leader_id};
 
@@ -263,7 +264,7 @@ impl NetStreamAppend<TypeConfig> for Link {
             let input = stream::iter([first]).chain(input);
             // The answer begins once the first request arrived, a whole message of entries.
             let timeout = option.hard_ttl().max(Duration::from_secs(1));
-            self.append(input, timeout).await
+            self.append(Piggyback::new(input), timeout).await
         })
     }
 }

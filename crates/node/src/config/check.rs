@@ -270,6 +270,13 @@ impl Check<'_> {
             );
             self.find("mysqld.buffer_pool", message);
         }
+        // MySQL's own limits.
+        if mysqld
+            .replica_parallel_workers
+            .is_some_and(|workers| !(1..=1024).contains(&workers))
+        {
+            self.find("mysqld.replica_parallel_workers", "must be from 1 to 1024");
+        }
         for option in &mysqld.extra {
             if !option.starts_with("--") {
                 let message = format!("has `{option}`, but an option starts with `--`");

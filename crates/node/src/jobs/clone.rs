@@ -10,14 +10,14 @@ use quorate_mysqld::{
 };
 use quorate_net::{Endpoint, Net, Tls};
 use quorate_proxy::CloneWay;
-use quorate_types::{GtidSet, NodeId, Secret};
+use quorate_types::{GtidSet, NodeId, Secret, chain};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::{JobContext, JobError};
 use crate::cloning::Granted;
 use crate::permit_client::{PermitClient, REPORT};
-use crate::server::{Logins, START_LOOK, START_MAX, ServerError, ServerState, chain};
+use crate::server::{Logins, START_LOOK, START_MAX, ServerError, ServerState};
 use crate::watchers::Health;
 
 /// Between two questions for a permit.

@@ -27,7 +27,7 @@ impl<N: Net, H: Host> JobContext<N, H> {
             // The next primary does it.
             _ if self.still_ours(epoch).is_err() => {}
             Ok(Err(error)) => tracing::warn!(
-                error = crate::server::chain(&error),
+                error = quorate_types::chain(&error),
                 "scheduled events stay disabled"
             ),
             Err(_) => tracing::warn!("scheduled events stay disabled: no answer in {EVENTS_MAX:?}"),

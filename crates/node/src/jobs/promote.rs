@@ -153,7 +153,7 @@ impl<N: Net, H: Host> JobContext<N, H> {
         );
         let mut capture = on_runtime(&self.raft, start)
             .await
-            .map_err(|error| JobError::Failed(crate::server::chain(&error)))?;
+            .map_err(|error| JobError::Failed(quorate_types::chain(&error)))?;
         match timeout(ATTACH_MAX, capture.attached()).await {
             Ok(true) => Ok(capture),
             Ok(false) => {

@@ -5,11 +5,11 @@ use quorate_mysqld::{
     Accounts, Host, Marker, RepairReport, Repaired, cut_tail, ensure_stopped, wait_until_free,
 };
 use quorate_net::Net;
-use quorate_types::{Epoch, Rule};
+use quorate_types::{Epoch, Rule, chain};
 use tokio::time::timeout;
 
 use super::{JobContext, JobError};
-use crate::server::{Running, ServerState, chain};
+use crate::server::{Running, ServerState};
 
 /// A server that is adopted answers within this, or is killed (DESIGN 4).
 const ADOPT_MAX: Duration = Duration::from_secs(2);

@@ -22,7 +22,7 @@ impl<N: Net, H: Host> JobContext<N, H> {
         self.doing("stopping mysqld");
         // A clone that was under way left its own server running.
         if let Err(error) = super::clone::clear_beside(&server.host).await {
-            tracing::warn!("end the clone: {}", crate::server::chain(&error));
+            tracing::warn!("end the clone: {}", quorate_types::chain(&error));
         }
         let safe = clean && self.is_safe_replica(server).await;
         if let (true, Some(process)) = (safe, server.process()) {

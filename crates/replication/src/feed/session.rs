@@ -60,7 +60,7 @@ impl<L: CommittedLog> Session<L> {
                 tracing::debug!(connection_id, user, "a consumer left the feed");
             }
             Ok(Some(end @ DumpEnd::Sink(_))) => {
-                let error = crate::capture::chain(&end);
+                let error = quorate_types::chain(&end);
                 tracing::error!(connection_id, user, error, "the log cannot be served");
             }
         }

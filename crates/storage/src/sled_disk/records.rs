@@ -12,9 +12,9 @@ use crate::Record;
 
 /// Larger writes become several batches of sled, in order.
 const BATCH_BYTES_MAX: usize = 1 << 20;
-/// For so many bytes written a page is looked up once more. Each of the 256 parts of sled's cache
-/// looks at its size once in 64 accesses only, and a write is one or two, however large: without
-/// more of them the cache grows by a gigabyte before it drops anything.
+/// For so many bytes written or read a page is looked up once more. Each of the 256 parts of sled's
+/// cache looks at its size once in 64 accesses only, and a write or a read is one or two, however
+/// large: without more of them the cache grows by a gigabyte before it drops anything.
 const ACCESS_BYTES: usize = 2 << 10;
 
 #[derive(Clone, Debug)]
@@ -41,15 +41,21 @@ impl RecordTree {
 
     pub(super) fn insert(&self, records: &[Record]) -> Result<(), Failure> {
         let values = frame::encode(records, self.packed);
-        let accesses: Vec<_> = values
+        let written: Vec<_> = values
             .iter()
-            .map(|(key, value)| (*key, value.len() / ACCESS_BYTES))
+            .map(|(key, value)| (*key, value.len()))
             .collect();
         apply_in_batches(&self.tree, values)?;
-        for (key, count) in accesses {
-            for _ in 0..count {
-                self.tree.contains_key(key)?;
-            }
+        for (key, bytes) in written {
+            self.look_up(&key, bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Makes sled notice that the page of a value, which was written or read, takes memory.
+    fn look_up(&self, key: &[u8], value_bytes: usize) -> Result<(), Failure> {
+        for _ in 0..value_bytes / ACCESS_BYTES {
+            self.tree.contains_key(key)?;
         }
         Ok(())
     }
@@ -95,6 +101,7 @@ impl RecordTree {
         for entry in self.tree.range(from..to) {
             let (key, value) = entry?;
             let (index, piece) = parse_record_key(&key)?;
+            self.look_up(&key, value.len())?;
             if !gather.take(index, piece, &unseal(&key, &value)?)? {
                 return Ok(gather.records);
             }
