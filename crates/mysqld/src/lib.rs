@@ -62,5 +62,5 @@ pub use repair::{
 };
 pub use seed::{Seed, SeedError, prepare_seed};
 pub use settings::{Finding, Settings, default_parallel_workers, is_owned, judge_variables};
-pub use verify::TableName;
+pub use verify::{BaseTable, TableName};
 pub use version::{Version, VersionError};

@@ -3,79 +3,120 @@
 //! While one table is looked at, writes to it wait: until each replica has executed what the
 //! primary had, and both have a snapshot. Then they go on, and the snapshots are read. So both
 //! sides read the table as it was at one moment of the log, however busy it is.
+//!
+//! # Invariants
+//! - A table is held for [`HOLD_MAX`] at most, by a session that ends by itself if this process
+//!   stands still, and only under an epoch of this node's own.
+//! - What was not surely at one moment is not compared. In doubt nothing is said to differ.
+//! - A snapshot ends with whoever wanted it, with the epoch, and when a statement waits for a table.
 
-use std::collections::BTreeSet;
+mod snapshot;
+mod verdicts;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_mysqld::{ControlError, Session, TableName};
+use quorate_consensus::AppliedState;
+use quorate_mysqld::{BaseTable, ControlError, Session, TableName, Version};
 use quorate_net::Net;
 use quorate_proxy::RoleWatch;
-use quorate_types::{GtidSet, NodeId, Role, chain};
+use quorate_types::{Epoch, GtidSet, NodeId, Role, chain};
 use quorate_wire::v1::{
     ChecksumTableReply, ChecksumTableRequest, VerdictRequest, VerifyReply, VerifyRequest,
 };
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use crate::admin::Forward;
 use crate::roles::Roles;
-use crate::server::Logins;
+
+pub(crate) use self::snapshot::Server;
+use self::snapshot::Snapshot;
+use self::verdicts::{Outcome, Tally, Verdict, keep};
 
 /// How long a table may be kept locked: shorter than a demotion waits for such a lock.
 const HOLD_MAX: Duration = Duration::from_secs(1);
 /// How long the lock itself may be waited for: new writers queue behind.
 const LOCK_WAIT_S: u32 = 1;
+/// For what takes a moment unless something is wrong.
 const STEP_MAX: Duration = Duration::from_secs(5);
-/// A large table takes its time, on both sides alike.
-const CHECKSUM_MAX: Duration = Duration::from_secs(6 * 60 * 60);
 /// In the background: after each table so many times as long as it took.
 const REST: u32 = 4;
 const REST_MIN: Duration = Duration::from_millis(100);
+/// How often a table is tried, if nothing large was read in vain.
+const TRIES: u32 = 3;
+const TRY_AGAIN_MAX: Duration = Duration::from_secs(10);
+const BEFORE_NEXT_TRY: Duration = Duration::from_millis(500);
 const REPLIES: usize = 16;
+/// Snapshots that other nodes may have of this one's server at once: one, and one that is ending.
+pub(crate) const PLACES: usize = 2;
 
 pub(crate) type Verified = Result<VerifyReply, Status>;
 pub(crate) type Checksummed = Result<ChecksumTableReply, Status>;
 /// The tables in which this server differs from the primary.
 pub(crate) type Differs = watch::Sender<BTreeSet<String>>;
+pub(crate) type State = watch::Receiver<Arc<AppliedState>>;
 
 #[derive(Clone)]
 pub(crate) struct Verifier<N> {
     pub(crate) node: NodeId,
-    pub(crate) net: N,
-    pub(crate) logins: Logins,
+    pub(crate) server: Server<N>,
     pub(crate) roles: Roles,
+    pub(crate) state: State,
     pub(crate) forward: Forward,
     pub(crate) differs: Arc<Differs>,
-    pub(crate) one_at_a_time: Arc<Mutex<()>>,
+    pub(crate) turns: Arc<Turns>,
+    pub(crate) places: Arc<Semaphore>,
+    /// How long one table may be read.
+    pub(crate) table_max: Duration,
+}
+
+/// What one comparison at a time has. The one in the background rests most of the time, and may
+/// take days: whoever asks for one need not wait for it.
+#[derive(Default)]
+pub(crate) struct Turns {
+    asked: Mutex<()>,
+    table: Mutex<()>,
 }
 
 /// A replica that has its snapshot, and what it sends next.
-type Waiting = (NodeId, tonic::Streaming<ChecksumTableReply>);
-
-/// What came of one table on one node.
-struct Outcome {
-    node: NodeId,
-    table: TableName,
-    /// None if the two are equal.
-    wrong: Option<String>,
-    compared: bool,
+struct Ready {
+    first: ChecksumTableReply,
+    rest: tonic::Streaming<ChecksumTableReply>,
 }
 
+/// All sides of a table at one moment, and why some are missing.
+struct Frozen<N: Net> {
+    own: Snapshot<N>,
+    others: Vec<(NodeId, Result<Ready, String>)>,
+}
+
+/// A table, and the replicas that are to be compared.
+type Open = (BaseTable, Vec<NodeId>);
+
 impl<N: Net> Verifier<N> {
-    /// Compares everything now, if this node is the primary; else its primary does.
+    /// Compares everything now, if this node is the primary; else its primary does. It ends with
+    /// whoever reads the answers.
     pub(crate) fn start(&self) -> ReceiverStream<Verified> {
         let (replies, receiver) = mpsc::channel(REPLIES);
         let verifier = self.clone();
         tokio::spawn(async move {
-            let ran = match verifier.primary() {
-                Some(primary) if primary == verifier.node => {
-                    verifier.verify(Some(&replies), 0).await
+            let work = async {
+                match verifier.primary() {
+                    Some(primary) if primary == verifier.node => {
+                        verifier.verify(Some(&replies), 0).await.map(drop)
+                    }
+                    Some(primary) => verifier.pass_on(primary, &replies).await,
+                    None => Err(Status::unavailable("there is no primary now")),
                 }
-                Some(primary) => verifier.pass_on(primary, &replies).await,
-                None => Err(Status::unavailable("there is no primary now")),
+            };
+            let ran = tokio::select! {
+                biased;
+                () = replies.closed() => return,
+                ran = work => ran,
             };
             if let Err(status) = ran {
                 let _ = replies.send(Err(status)).await;
@@ -94,7 +135,19 @@ impl<N: Net> Verifier<N> {
                 continue;
             }
             match self.verify(None, REST).await {
-                Ok(()) => tracing::info!("compared all tables with the replicas'"),
+                Ok(tally) => {
+                    let Tally {
+                        equal,
+                        different,
+                        not_compared,
+                    } = tally;
+                    tracing::info!(
+                        equal,
+                        different,
+                        not_compared,
+                        "compared the replicas' tables with the primary's"
+                    );
+                }
                 Err(status) => {
                     tracing::info!("the comparison of tables ended: {}", status.message());
                 }
@@ -106,10 +159,10 @@ impl<N: Net> Verifier<N> {
         self.roles.view().borrow().primary
     }
 
-    fn serves(&self) -> bool {
-        let view = self.roles.view().borrow().clone();
-        let own = view.nodes.get(&self.node);
-        view.primary == Some(self.node) && own.is_some_and(|own| own.role == Role::Primary)
+    /// The epoch in which this node serves as the primary now.
+    fn serves(&self) -> Result<Epoch, String> {
+        let serving = *self.roles.serving().borrow();
+        serving.ok_or_else(|| "this node is the primary no more".to_owned())
     }
 
     async fn pass_on(
@@ -132,162 +185,253 @@ impl<N: Net> Verifier<N> {
         &self,
         replies: Option<&mpsc::Sender<Verified>>,
         rest: u32,
-    ) -> Result<(), Status> {
-        let Ok(_turn) = self.one_at_a_time.try_lock() else {
-            return Err(Status::failed_precondition("a comparison is under way"));
-        };
-        let mut session = self.session().await?;
-        let tables = session.base_tables().await;
-        for table in tables.map_err(|error| failed(&error))? {
-            if !self.serves() {
-                return Err(Status::unavailable("this node is the primary no more"));
-            }
-            let began = Instant::now();
-            for outcome in self.table(&table).await? {
-                self.tell(&outcome).await;
-                let Some(replies) = replies else { continue };
-                let reply = VerifyReply {
-                    node: outcome.node.0,
-                    table: outcome.table.to_string(),
-                    compared: outcome.compared,
-                    wrong: outcome.wrong.unwrap_or_default(),
-                };
-                if replies.send(Ok(reply)).await.is_err() {
-                    return Ok(());
+    ) -> Result<Tally, Status> {
+        let turn = replies.map(|_| self.turns.asked.try_lock());
+        let under_way = |_| Status::failed_precondition("a comparison is under way");
+        let _turn = turn.transpose().map_err(under_way)?;
+        self.serves().map_err(Status::unavailable)?;
+        let mut session = self.session().await.map_err(Status::unavailable)?;
+        let tables = within(STEP_MAX, session.base_tables()).await;
+        let tables = tables.map_err(Status::unavailable)?;
+        drop(session);
+        self.forget_what_is_gone(&tables).await;
+        let mut tally = Tally::default();
+        let (replicas, left_out) = self.replicas();
+        self.report(left_out, replies, &mut tally).await;
+        let mut open: Vec<Open> = tables
+            .into_iter()
+            .map(|table| (table, replicas.clone()))
+            .collect();
+        for tries_left in (0..TRIES).rev() {
+            let mut again = Vec::new();
+            for (table, nodes) in open {
+                self.serves().map_err(Status::unavailable)?;
+                let turn = self.turns.table.lock().await;
+                let began = Instant::now();
+                let mut outcomes = self.table(&table, &nodes).await;
+                let took = began.elapsed();
+                drop(turn);
+                if tries_left > 0 && took < TRY_AGAIN_MAX && table.has_snapshots() {
+                    let failed = outcomes.extract_if(.., |outcome| !outcome.verdict.is_compared());
+                    let nodes: Vec<_> = failed.map(|outcome| outcome.node).collect();
+                    if !nodes.is_empty() {
+                        again.push((table, nodes));
+                    }
+                }
+                self.report(outcomes, replies, &mut tally).await;
+                if rest > 0 {
+                    tokio::time::sleep((took * rest).max(REST_MIN)).await;
                 }
             }
-            if rest > 0 {
-                tokio::time::sleep((began.elapsed() * rest).max(REST_MIN)).await;
+            if again.is_empty() {
+                break;
             }
+            open = again;
+            tokio::time::sleep(BEFORE_NEXT_TRY).await;
         }
-        Ok(())
+        Ok(tally)
     }
 
-    async fn session(&self) -> Result<Session, Status> {
-        let session = self.logins.control(&self.net).await;
-        session.map_err(|error| Status::unavailable(chain(&error)))
+    async fn session(&self) -> Result<Session, String> {
+        let session = self.server.session().await;
+        session.map_err(|error| chain(&error))
     }
 
-    fn replicas(&self) -> Vec<NodeId> {
+    /// Those that can be compared, and why others cannot.
+    fn replicas(&self) -> (Vec<NodeId>, Vec<Outcome>) {
         let view = self.roles.view().borrow().clone();
-        let nodes = view.nodes.iter();
-        nodes
-            .filter(|(id, node)| **id != self.node && node.role == Role::Replica && node.healthy)
-            .map(|(id, _)| *id)
-            .collect()
-    }
-
-    /// Whatever happens, the lock goes with its session.
-    async fn table(&self, table: &TableName) -> Result<Vec<Outcome>, Status> {
-        let outcome = |node, compared, wrong: Option<String>| Outcome {
-            node,
-            table: table.clone(),
-            wrong,
-            compared,
-        };
-        let replicas = self.replicas();
-        let mut locking = self.session().await?;
-        let mut reading = self.session().await?;
-        let lock = timeout(STEP_MAX, locking.lock_table(table, LOCK_WAIT_S)).await;
-        if !matches!(lock, Ok(Ok(()))) {
-            let busy = "not compared: a transaction holds it, or it is gone";
-            let all = replicas.iter();
-            let all = all.map(|node| outcome(*node, false, Some(busy.to_owned())));
-            return Ok(all.collect());
-        }
-        let mut outcomes = Vec::new();
-        let snapshots = async {
-            reading.begin_snapshot().await?;
-            let executed = reading.gtid_executed().await?;
-            let asked = replicas
-                .iter()
-                .map(|node| self.ask(*node, table, &executed));
-            Ok::<_, ControlError>(futures_util::future::join_all(asked).await)
-        };
-        let snapshots = timeout(HOLD_MAX, snapshots).await;
-        // If it cannot be told, the end of its session tells it.
-        let _ = timeout(STEP_MAX, locking.unlock_table()).await;
-        drop(locking);
-        let mut waiting = Vec::new();
-        for (node, asked) in replicas.iter().zip(match snapshots {
-            Ok(snapshots) => snapshots.map_err(|error| failed(&error))?,
-            Err(_) => return Err(Status::unavailable("the primary's server is too slow now")),
-        }) {
-            match asked {
-                Ok(stream) => waiting.push(stream),
-                Err(why) => {
-                    outcomes.push(outcome(*node, false, Some(format!("not compared: {why}"))));
-                }
+        let (mut replicas, mut left_out) = (Vec::new(), Vec::new());
+        for (id, node) in &view.nodes {
+            match node.role {
+                _ if *id == self.node => {}
+                Role::Witness => {}
+                Role::Replica if node.healthy => replicas.push(*id),
+                role => left_out.push(Outcome {
+                    node: *id,
+                    table: String::new(),
+                    verdict: Verdict::NotCompared(match role {
+                        Role::Replica => format!("it is not healthy: {}", node.message),
+                        role => format!("it is {role}"),
+                    }),
+                }),
             }
         }
-        let own = timeout(CHECKSUM_MAX, reading.checksum_table(table)).await;
-        let own = own.map_err(|_| Status::deadline_exceeded("a checksum takes too long"))?;
-        let own = own.map_err(|error| failed(&error))?.unwrap_or_default();
-        for (node, mut stream) in waiting {
-            let answer = timeout(CHECKSUM_MAX, stream.message()).await;
-            outcomes.push(match answer {
-                Ok(Ok(Some(reply))) if reply.checksum == own => outcome(node, true, None),
-                Ok(Ok(Some(reply))) => {
-                    let what = format!(
-                        "its checksum is {}, the primary's is {own}",
-                        or_none(&reply.checksum)
-                    );
-                    outcome(node, true, Some(what))
-                }
-                _ => outcome(
-                    node,
-                    false,
-                    Some("not compared: it gave no answer".to_owned()),
-                ),
-            });
+        (replicas, left_out)
+    }
+
+    async fn table(&self, table: &BaseTable, nodes: &[NodeId]) -> Vec<Outcome> {
+        let outcome = |node: NodeId, verdict| Outcome {
+            node,
+            table: table.name.to_string(),
+            verdict,
+        };
+        let not_compared = |why: &str| {
+            let verdict = || Verdict::NotCompared(why.to_owned());
+            let nodes = nodes.iter();
+            nodes.map(|node| outcome(*node, verdict())).collect()
+        };
+        if nodes.is_empty() {
+            return Vec::new();
         }
-        Ok(outcomes)
+        if !table.has_snapshots() {
+            return not_compared("its engine has no snapshots");
+        }
+        let epoch = match self.serves() {
+            Ok(epoch) => epoch,
+            Err(why) => return not_compared(&why),
+        };
+        let frozen = match self.freeze(&table.name, nodes, epoch).await {
+            Ok(Some(frozen)) => frozen,
+            // It was dropped since the tables were listed.
+            Ok(None) => return Vec::new(),
+            Err(why) => return not_compared(&why),
+        };
+        let Frozen { own, others } = frozen;
+        let own = match others.iter().any(|(_, ready)| ready.is_ok()) {
+            true => own.checksum(&self.state, epoch, self.table_max).await,
+            // Nothing to compare it with: nobody is told of it.
+            false => Ok(String::new()),
+        };
+        let own = match own {
+            Ok(own) => own,
+            Err(why) => return not_compared(&format!("on the primary {why}")),
+        };
+        let mut outcomes = Vec::new();
+        for (node, ready) in others {
+            let verdict = match ready {
+                Ok(ready) => ready.verdict(&own, self.table_max).await,
+                Err(why) => Verdict::NotCompared(why),
+            };
+            outcomes.push(outcome(node, verdict));
+        }
+        outcomes
+    }
+
+    /// Snapshots of the table as it is at one moment, here and on the replicas. None if it is not
+    /// there. Writes to it go on when this returns, and when it is dropped: the lock goes with its
+    /// session.
+    async fn freeze(
+        &self,
+        table: &TableName,
+        nodes: &[NodeId],
+        epoch: Epoch,
+    ) -> Result<Option<Frozen<N>>, String> {
+        let (mut locking, session) = (self.session().await?, self.session().await?);
+        let mut watching = self.session().await?;
+        let identity = within(STEP_MAX, watching.identity()).await?;
+        let locked = within(STEP_MAX, locking.lock_table(table, LOCK_WAIT_S)).await;
+        match locked {
+            Ok(true) => {}
+            Ok(false) => return Ok(None),
+            Err(why) => return Err(format!("a transaction may hold it: {why}")),
+        }
+        let all = async {
+            let own = self.server.snapshot(session, watching, table).await;
+            let Some(mut own) = own.map_err(|error| chain(&error))? else {
+                return Ok(None);
+            };
+            let executed = own.session().gtid_executed().await;
+            let request = ChecksumTableRequest {
+                schema: table.schema.clone(),
+                table: table.table.clone(),
+                executed_gtid_set: executed.map_err(|error| chain(&error))?.to_wire().into(),
+                epoch: Some(epoch.into()),
+                server_version: identity.version_text,
+            };
+            let asked = nodes
+                .iter()
+                .map(|node| async { (*node, self.ask(*node, request.clone()).await) });
+            let others = futures_util::future::join_all(asked).await;
+            Ok::<_, String>(Some(Frozen { own, others }))
+        };
+        let frozen = timeout(HOLD_MAX, all).await;
+        // A lock that could not be given back was perhaps not held any more.
+        let unlocked = within(STEP_MAX, locking.unlock_table()).await;
+        let frozen = frozen.map_err(|_| "the primary's server is too slow now".to_owned())??;
+        unlocked.map_err(|why| format!("it was perhaps not held: {why}"))?;
+        match self.serves() {
+            Ok(now) if now == epoch => Ok(frozen),
+            _ => Err("the primary changed".to_owned()),
+        }
     }
 
     /// Returns when the replica has its snapshot.
-    async fn ask(
-        &self,
-        node: NodeId,
-        table: &TableName,
-        executed: &GtidSet,
-    ) -> Result<Waiting, String> {
+    async fn ask(&self, node: NodeId, request: ChecksumTableRequest) -> Result<Ready, String> {
         let mut client = (self.forward)(node).ok_or("it is not known here")?;
-        let request = ChecksumTableRequest {
-            schema: table.schema.clone(),
-            table: table.table.clone(),
-            executed_gtid_set: executed.to_wire().into(),
-        };
         let ready = async {
-            let mut stream = client.checksum_table(request).await?.into_inner();
-            stream.message().await?;
-            Ok::<_, Status>(stream)
+            let mut rest = client.checksum_table(request).await?.into_inner();
+            let first = rest.message().await?;
+            let first = first.ok_or_else(|| Status::unavailable("it gave no answer"))?;
+            Ok::<_, Status>(Ready { first, rest })
         };
         match timeout(HOLD_MAX * 8 / 10, ready).await {
-            Ok(Ok(stream)) => Ok((node, stream)),
-            Ok(Err(status)) => Err(status.message().to_owned()),
+            Ok(ready) => ready.map_err(|status| status.message().to_owned()),
             Err(_) => Err("it lags".to_owned()),
         }
     }
 
+    async fn report(
+        &self,
+        outcomes: Vec<Outcome>,
+        replies: Option<&mpsc::Sender<Verified>>,
+        tally: &mut Tally,
+    ) {
+        let mut equal: BTreeMap<String, bool> = BTreeMap::new();
+        for outcome in outcomes {
+            tally.count(&outcome.verdict);
+            let all = equal.entry(outcome.table.clone()).or_insert(true);
+            *all &= outcome.verdict == Verdict::Equal;
+            self.tell(&outcome).await;
+            if let Some(replies) = replies {
+                // Nobody may be listening any more: then this ends at the next await.
+                let _ = replies.send(Ok(outcome.into())).await;
+            }
+        }
+        for (table, equal) in equal {
+            // It may have differed from the primary before.
+            if equal {
+                self.differs
+                    .send_if_modified(|known| keep(known, &table, false));
+            }
+        }
+    }
+
     async fn tell(&self, outcome: &Outcome) {
-        let Outcome {
-            node,
-            table,
-            wrong,
-            compared,
-        } = outcome;
-        if !compared {
-            return;
-        }
-        if let Some(wrong) = wrong {
-            tracing::error!(%node, %table, "a replica's table differs: {wrong}");
-        }
-        let request = VerdictRequest {
-            table: table.to_string(),
-            wrong: wrong.clone().unwrap_or_default(),
+        let (node, table) = (outcome.node, &outcome.table);
+        let wrong = match &outcome.verdict {
+            Verdict::Equal => "",
+            Verdict::Differs(how) => {
+                tracing::error!(%node, %table, "a replica's table differs: {how}");
+                how
+            }
+            Verdict::NotCompared(_) => return,
         };
-        if let Some(mut client) = (self.forward)(*node) {
+        self.tell_verdict(node, table, wrong).await;
+    }
+
+    async fn tell_verdict(&self, node: NodeId, table: &str, wrong: &str) {
+        let request = VerdictRequest {
+            table: table.to_owned(),
+            wrong: wrong.to_owned(),
+        };
+        if let Some(mut client) = (self.forward)(node) {
             let _ = timeout(STEP_MAX, client.tell_verdict(request)).await;
+        }
+    }
+
+    /// No comparison comes any more to a table that was dropped.
+    async fn forget_what_is_gone(&self, tables: &[BaseTable]) {
+        let there: BTreeSet<_> = tables.iter().map(|table| table.name.to_string()).collect();
+        let view = self.roles.view().borrow().clone();
+        for (id, node) in &view.nodes {
+            for table in node.differs.iter().filter(|table| !there.contains(*table)) {
+                if *id == self.node {
+                    self.differs
+                        .send_if_modified(|known| keep(known, table, false));
+                } else {
+                    self.tell_verdict(*id, table, "").await;
+                }
+            }
         }
     }
 
@@ -296,65 +440,104 @@ impl<N: Net> Verifier<N> {
         let (replies, receiver) = mpsc::channel(REPLIES);
         let verifier = self.clone();
         tokio::spawn(async move {
-            if let Err(status) = verifier.snapshot(request, &replies).await {
-                let _ = replies.send(Err(status)).await;
+            let ran = tokio::select! {
+                biased;
+                () = replies.closed() => return,
+                ran = verifier.answer(request, &replies) => ran,
+            };
+            if let Err(why) = ran {
+                let _ = replies.send(Err(Status::unavailable(why))).await;
             }
         });
         ReceiverStream::new(receiver)
     }
 
-    async fn snapshot(
+    async fn answer(
         &self,
         request: ChecksumTableRequest,
         replies: &mpsc::Sender<Checksummed>,
-    ) -> Result<(), Status> {
+    ) -> Result<(), String> {
+        let Ok(_place) = self.places.try_acquire() else {
+            return Err("it is being compared".to_owned());
+        };
+        let executed = GtidSet::try_from_wire(&request.executed_gtid_set);
+        let executed = executed.map_err(|error| error.to_string())?;
+        let epoch: Epoch = request.epoch.ok_or("no epoch")?.into();
         let table = TableName {
             schema: request.schema,
             table: request.table,
         };
-        let executed = GtidSet::try_from_wire(&request.executed_gtid_set)
-            .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let mut session = self.session().await?;
-        let there = session.executes(&executed, HOLD_MAX.as_secs_f64()).await;
-        if !there.map_err(|error| failed(&error))? {
-            return Err(Status::unavailable("it lags"));
+        let (mut session, mut watching) = (self.session().await?, self.session().await?);
+        let own = within(STEP_MAX, watching.identity()).await?.version;
+        let primary = Version::parse_supported(&request.server_version);
+        let primary = primary.map_err(|error| error.to_string())?;
+        if !own.same_series(primary) {
+            return Err(format!(
+                "it runs {own}, the primary {primary}: their checksums may differ"
+            ));
         }
-        let begun = session.begin_snapshot().await;
-        begun.map_err(|error| failed(&error))?;
-        let _ = replies.send(Ok(ChecksumTableReply::default())).await;
-        let checksum = tokio::select! {
-            biased;
-            () = replies.closed() => return Ok(()),
-            checksum = session.checksum_table(&table) => checksum,
+        let wait_s = HOLD_MAX.as_secs_f64();
+        if !within(STEP_MAX, session.executes(&executed, wait_s)).await? {
+            return Err("it lags".to_owned());
+        }
+        let snapshot = self.server.snapshot(session, watching, &table);
+        let snapshot = within(STEP_MAX, snapshot).await?;
+        // The feed sends nothing of an epoch before its beginning is applied here: so there is
+        // nothing of a later one in the snapshot.
+        if self.state.borrow().epoch != Some(epoch) {
+            return Err("it knows another primary".to_owned());
+        }
+        let ready = ChecksumTableReply {
+            missing: snapshot.is_none(),
+            ..ChecksumTableReply::default()
         };
+        let _ = replies.send(Ok(ready)).await;
+        let Some(snapshot) = snapshot else {
+            return Ok(());
+        };
+        let checksum = snapshot
+            .checksum(&self.state, epoch, self.table_max)
+            .await?;
         let reply = ChecksumTableReply {
-            checksum: checksum
-                .map_err(|error| failed(&error))?
-                .unwrap_or_default(),
+            checksum,
+            ..ChecksumTableReply::default()
         };
         let _ = replies.send(Ok(reply)).await;
-        session.end_snapshot().await.map_err(|error| failed(&error))
+        Ok(())
     }
 
     /// What the primary found out about this node.
     pub(crate) fn on_verdict(&self, verdict: VerdictRequest) {
         let VerdictRequest { table, wrong } = verdict;
-        if wrong.is_empty() {
-            self.differs.send_if_modified(|known| known.remove(&table));
-        } else {
+        if !wrong.is_empty() {
             tracing::error!(table, "a table differs from the primary's: {wrong}");
-            self.differs.send_if_modified(|known| known.insert(table));
+        }
+        self.differs
+            .send_if_modified(|known| keep(known, &table, !wrong.is_empty()));
+    }
+}
+
+impl Ready {
+    async fn verdict(mut self, own: &str, longest: Duration) -> Verdict {
+        if self.first.missing {
+            return Verdict::of(own, &self.first);
+        }
+        match timeout(longest, self.rest.message()).await {
+            Ok(Ok(Some(reply))) => Verdict::of(own, &reply),
+            Ok(Ok(None)) => Verdict::NotCompared("it gave no answer".to_owned()),
+            Ok(Err(status)) => Verdict::NotCompared(status.message().to_owned()),
+            Err(_) => Verdict::NotCompared("it takes too long".to_owned()),
         }
     }
 }
 
-fn or_none(checksum: &str) -> &str {
-    match checksum {
-        "" => "none, it has no such table",
-        checksum => checksum,
+/// The answer, or why there is none in that time, in words for people.
+async fn within<T>(
+    longest: Duration,
+    step: impl Future<Output = Result<T, ControlError>>,
+) -> Result<T, String> {
+    match timeout(longest, step).await {
+        Ok(done) => done.map_err(|error| chain(&error)),
+        Err(_) => Err("its server does not answer".to_owned()),
     }
-}
-
-fn failed(error: &ControlError) -> Status {
-    Status::unavailable(chain(error))
 }

@@ -14,7 +14,7 @@ use quorate_replication::{CaptureMetrics, Feed, FeedMetrics, FeedOptions, stable
 use quorate_role::{Input, Machine, Timing};
 use quorate_types::{KeptCut, NodeId, Uuid};
 use quorate_wire::v1::admin_server::AdminServer;
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tonic::service::Routes;
@@ -42,7 +42,7 @@ use crate::retention::{Kept, LogMetrics, Retainer};
 use crate::roles::Roles;
 use crate::server::{Logins, ServerState};
 use crate::status::{OwnView, ViewMaker};
-use crate::verify::Verifier;
+use crate::verify::{self, Verifier};
 use crate::watchers::{Health, Watcher};
 
 /// The account that replicas log in to the feed with.
@@ -256,13 +256,22 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
     fn verifier(&mut self) -> Verifier<N> {
         let verifier = Verifier {
             node: self.known.config.node,
-            net: self.known.net.clone(),
-            logins: server_logins(self.known),
+            server: verify::Server {
+                net: self.known.net.clone(),
+                logins: server_logins(self.known),
+                note: self.known.config.dir.join("comparing"),
+            },
             roles: self.roles.clone(),
+            state: self.consensus.applied_state(),
             forward: self.forward.clone(),
             differs: Arc::default(),
-            one_at_a_time: Arc::default(),
+            turns: Arc::default(),
+            places: Arc::new(Semaphore::new(verify::PLACES)),
+            table_max: self.known.config.verify.table_max,
         };
+        if verifier.server.may_have_some_left() {
+            self.tasks.spawn(verifier.server.clone().end_what_is_left());
+        }
         let every = self.known.config.verify.every;
         if !every.is_zero() {
             self.tasks.spawn(verifier.clone().run(every));
