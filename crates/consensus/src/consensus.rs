@@ -73,8 +73,13 @@ impl Consensus {
         let store = LogStore::open(disk, config.exec, on_indexed, config.metrics.clone())
             .map_err(StartError::Log)?;
         let (reader, writer) = (store.reader(), store.writer());
-        let (machine, published) = Machine::open(reader.clone(), writer.clone(), index.clone())
-            .map_err(StartError::Log)?;
+        let (machine, published) = Machine::open(
+            reader.clone(),
+            writer.clone(),
+            index.clone(),
+            config.left_out,
+        )
+        .map_err(StartError::Log)?;
         let starts = reader
             .disk()
             .meta(MetaKey::PeerStarts)

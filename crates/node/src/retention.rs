@@ -14,7 +14,7 @@ use quorate_consensus::{
 use quorate_proxy::RoleWatch;
 use quorate_role::Input;
 use quorate_types::{
-    ClusterView, Command, LeaderId, LogIndex, LogState, NodeView, Retention, Role,
+    ClusterView, Command, LeaderId, LogIndex, LogState, NodeView, Retention, Role, Rule,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
@@ -56,6 +56,7 @@ pub(crate) struct Retainer {
     pub(crate) recent: Recent,
     pub(crate) metrics: LogMetrics,
     pub(crate) kept: watch::Sender<Kept>,
+    pub(crate) left_out: Option<Rule>,
 }
 
 /// What lasts from one look to the next.
@@ -147,6 +148,9 @@ impl Retainer {
         let plan = self.plan(&raft, &cluster, state, &retention).await;
         let is_pressed = plan.is_pressed;
         let mut verdict = plan.judge();
+        if self.left_out == Some(Rule::PurgeNeedsCopies) {
+            verdict.upto = retention.wanted;
+        }
         if let Some((_, permit)) = state.permits.current()
             && permit.pinned < verdict.upto
         {

@@ -70,7 +70,7 @@ impl LogReader {
         read: impl FnOnce(&DiskReader) -> T + Send + 'static,
     ) -> io::Result<T> {
         match self.exec {
-            Exec::Inline => Ok(read(&self.disk)),
+            Exec::Inline | Exec::Task => Ok(read(&self.disk)),
             Exec::WriterThread => {
                 let disk = self.disk.clone();
                 tokio::task::spawn_blocking(move || read(&disk))
