@@ -158,6 +158,7 @@ impl Cluster {
             stopping: BTreeSet::new(),
             ended: BTreeMap::new(),
             starts: BTreeMap::new(),
+            orders: 0,
             changes: 0,
             load: false,
             history: History::default(),
@@ -555,17 +556,15 @@ impl Cluster {
     pub fn must_converge(&mut self, longest: Duration) -> Result<(), Violation> {
         self.heal();
         let until = self.sim.elapsed() + longest;
-        // An order to stop that was given before may still be under way.
-        let stopping = |cluster: &Self| cluster.world.with(|state| state.stopping.is_empty());
-        self.run_until("every order to stop is carried out", longest, stopping)?;
+        // What was under way by then must not come later: an order, a disk's failure.
+        self.tend_until("every order is carried out", until, |cluster| {
+            cluster.world.with(|state| {
+                let failed = state.disks.values().any(SimulatedDisk::has_failed);
+                state.stopping.is_empty() && state.orders == 0 && !failed
+            })
+        })?;
         self.heal();
-        while !self.put_members_back() {
-            if self.sim.elapsed() >= until {
-                let text = format!("not within {longest:?}: every node is a voter again");
-                return Err(Violation(text));
-            }
-            self.run_for(Duration::from_millis(20))?;
-        }
+        self.tend_until("every node is a voter", until, Self::put_members_back)?;
         for node in self.nodes() {
             let left = until.saturating_sub(self.sim.elapsed());
             self.write(node, left)?;
@@ -574,6 +573,25 @@ impl Cluster {
         let left = until.saturating_sub(self.sim.elapsed());
         self.run_until("all servers are equal", left, Self::is_equal)?;
         self.oracle.judge(&self.world)
+    }
+
+    /// Lets time pass until it is so; meanwhile what ended is started again.
+    fn tend_until(
+        &mut self,
+        what: &str,
+        until: Duration,
+        mut is_so: impl FnMut(&mut Self) -> bool,
+    ) -> Result<(), Violation> {
+        while !is_so(self) {
+            if self.sim.elapsed() >= until {
+                return Err(Violation(format!("not in time: {what}")));
+            }
+            for node in self.nodes() {
+                self.start_sidecar(node);
+            }
+            self.run_for(Duration::from_millis(20))?;
+        }
+        Ok(())
     }
 
     fn is_equal(&self) -> bool {

@@ -79,19 +79,32 @@ impl SimulatedDisk {
         self.manner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long its syncs take at most; none: as when nothing is wrong.
-    pub(crate) fn set_sync_max(&self, sync_max: Option<Duration>) {
-        self.manner().sync_max = sync_max.unwrap_or(SYNC_MAX);
+    /// How long its syncs take at most.
+    pub(crate) fn slow(&self, sync_max: Duration) {
+        self.manner().sync_max = sync_max;
     }
 
-    /// Whether its syncs never end.
-    pub(crate) fn set_stuck(&self, is_stuck: bool) {
-        self.manner().is_stuck = is_stuck;
+    /// Its syncs never end.
+    pub(crate) fn hang(&self) {
+        self.manner().is_stuck = true;
     }
 
     /// The next sync fails, and what it was to make durable may be lost.
     pub(crate) fn fail(&self) {
         self.inner.fail_next_sync();
+    }
+
+    /// As when nothing is wrong with it, from now on; a sync that failed has failed.
+    pub(crate) fn mend(&self) {
+        self.inner.fail_no_more();
+        let mut manner = self.manner();
+        manner.is_stuck = false;
+        manner.sync_max = SYNC_MAX;
+    }
+
+    /// Whether a sync failed, and no other process has opened it since.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.manner().failed
     }
 
     /// How many snapshots of other nodes were taken over.

@@ -43,15 +43,13 @@ impl Cluster {
     /// How long a sync of a node's Raft log takes at most.
     pub fn slow_log_disk(&mut self, node: NodeId, sync_max: Duration) {
         self.note(&format!("FAULT slow log disk of n{node}: {sync_max:?}"));
-        let slow = Some(sync_max);
-        self.world
-            .with(|state| state.disks[&node].set_sync_max(slow));
+        self.world.with(|state| state.disks[&node].slow(sync_max));
     }
 
     /// No sync of a node's Raft log ends until it is mended.
     pub fn hang_log_disk(&mut self, node: NodeId) {
         self.note(&format!("FAULT the log disk of n{node} hangs"));
-        self.world.with(|state| state.disks[&node].set_stuck(true));
+        self.world.with(|state| state.disks[&node].hang());
     }
 
     /// The next sync of a node's Raft log fails.
@@ -62,10 +60,7 @@ impl Cluster {
 
     /// A node's Raft log is synced as fast as it should be.
     pub fn mend_log_disk(&mut self, node: NodeId) {
-        self.world.with(|state| {
-            state.disks[&node].set_stuck(false);
-            state.disks[&node].set_sync_max(None);
-        });
+        self.world.with(|state| state.disks[&node].mend());
     }
 
     /// How often a node took over another one's snapshot.

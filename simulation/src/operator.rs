@@ -29,7 +29,10 @@ impl Cluster {
     {
         self.note(&format!("ORDER {what}"));
         let world = self.world.clone();
-        let number = world.with(|state| state.trace.len());
+        let number = world.with(|state| {
+            state.orders += 1;
+            state.trace.len()
+        });
         let name = format!("operator{number}");
         self.sim.client(name.clone(), async move {
             let endpoint = quorate_net::Endpoint::Tcp(address(to, GRPC_PORT));
@@ -38,6 +41,7 @@ impl Cluster {
             let text = tokio::time::timeout(PATIENCE, asked).await;
             let text = text.unwrap_or_else(|_| "no answer".to_owned());
             world.trace(&format!("{what}: {text}"));
+            world.with(|state| state.orders -= 1);
             Ok(())
         });
         near(&self.sim, &name, &sidecar_host(to));

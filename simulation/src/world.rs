@@ -27,6 +27,8 @@ pub(crate) struct State {
     pub(crate) ended: BTreeMap<NodeId, String>,
     /// How often each sidecar was started.
     pub(crate) starts: BTreeMap<NodeId, u64>,
+    /// Orders of operators that nobody answered yet.
+    pub(crate) orders: u64,
     /// Changes of members that were made.
     pub(crate) changes: u64,
     /// Whether clients work.
