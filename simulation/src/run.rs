@@ -8,7 +8,7 @@ use crate::faults::Rare;
 use crate::history::Counts;
 
 /// After healing, elections, repairs and clones are over by then.
-const CONVERGED: Duration = Duration::from_secs(60);
+const CONVERGED: Duration = Duration::from_secs(20);
 /// A run in which fewer transactions were committed shows nothing.
 const COMMITS_MIN: u64 = 50;
 

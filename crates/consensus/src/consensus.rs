@@ -407,6 +407,14 @@ impl Consensus {
         (self.inner.log.marks(), self.inner.log.first())
     }
 
+    /// Returns when the entries of this node's log take so many bytes: at once, not at the next
+    /// look. Only the newest of these calls is answered.
+    pub async fn log_takes(&self, bytes: u64) {
+        if self.inner.log.when_it_takes(bytes).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Notes how large the log is now, in milliseconds since 1970, if the last note is far enough
     /// back. It survives a restart.
     ///
