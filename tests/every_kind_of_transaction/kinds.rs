@@ -42,11 +42,11 @@ pub(super) const KINDS: &[Kind] = &[
         "XA",
         &[
             "CREATE TABLE xa (id INT PRIMARY KEY)",
-            "XA START 'committed', 'branch', 7",
+            "XA START 'committed', 'branch'",
             "INSERT INTO xa VALUES (1)",
-            "XA END 'committed', 'branch', 7",
-            "XA PREPARE 'committed', 'branch', 7",
-            "XA COMMIT 'committed', 'branch', 7",
+            "XA END 'committed', 'branch'",
+            "XA PREPARE 'committed', 'branch'",
+            "XA COMMIT 'committed', 'branch'",
             "XA START 'rolled back'",
             "INSERT INTO xa VALUES (2)",
             "XA END 'rolled back'",
@@ -323,8 +323,7 @@ pub(super) const KINDS: &[Kind] = &[
         "scheduled events",
         &[
             "CREATE TABLE ticks (id INT AUTO_INCREMENT PRIMARY KEY)",
-            "CREATE EVENT tick ON SCHEDULE AT NOW() + INTERVAL 1 SECOND ON COMPLETION PRESERVE \
-             DO INSERT INTO ticks VALUES ()",
+            "CREATE EVENT tick ON SCHEDULE AT NOW() + INTERVAL 1 SECOND DO INSERT INTO ticks VALUES ()",
             "CREATE EVENT never ON SCHEDULE EVERY 1 YEAR STARTS '2090-01-01' DO DELETE FROM ticks",
             "ALTER EVENT never COMMENT 'of this century'",
             "CREATE EVENT gone ON SCHEDULE EVERY 1 YEAR STARTS '2090-01-01' DO DELETE FROM ticks",
@@ -374,7 +373,7 @@ pub(super) const DEFINITIONS: &[&str] = &[
      WHERE table_schema = 'kinds' ORDER BY 1, 2",
     "SELECT user, host, plugin, authentication_string, user_attributes FROM mysql.user WHERE user LIKE 'kinds%' ORDER BY 1",
     "SELECT * FROM mysql.db WHERE db = 'kinds' ORDER BY user",
-    "SELECT host, db, user, table_name, grantor, table_priv, column_priv FROM mysql.tables_priv WHERE db = 'kinds' ORDER BY user",
+    "SELECT host, db, user, table_name, table_priv, column_priv FROM mysql.tables_priv WHERE db = 'kinds' ORDER BY user",
     "SELECT * FROM mysql.role_edges ORDER BY 1, 2, 3, 4",
     "SELECT * FROM mysql.default_roles ORDER BY 1, 2, 3, 4",
 ];
