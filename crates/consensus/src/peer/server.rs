@@ -14,7 +14,7 @@ use openraft::raft::{
 use prost::Message;
 use quorate_types::NodeId;
 use quorate_wire::v1;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -72,13 +72,19 @@ impl Service {
         let vote = heartbeat.vote;
         let mut answer = std::pin::pin!(self.raft.append_entries(heartbeat));
         // Sent behind the heartbeat, so that Raft has refused it by then or will not.
-        let taken_in = self
-            .raft
-            .with_raft_state(move |state| *state.vote_ref() == vote);
+        let (tell, told) = oneshot::channel();
+        let taken_in = async {
+            let look = self.raft.external_request(move |state| {
+                // Nobody waits any more if the answer came first.
+                let _ = tell.send(*state.vote_ref() == vote);
+            });
+            look.await.map_err(stopped)?;
+            told.await.map_err(stopped)
+        };
         let is_followed = tokio::select! {
             biased;
             answer = &mut answer => return answer.map_err(stopped),
-            is_followed = taken_in => is_followed.map_err(stopped)?,
+            is_followed = taken_in => is_followed?,
         };
         if let Some(answer) = answer.as_mut().now_or_never() {
             return answer.map_err(stopped);
