@@ -1,9 +1,11 @@
 //! Comparing a table's content between servers, at one moment of the log.
 
+use std::time::Duration;
+
 use quorate_types::GtidSet;
 
 use crate::accounts::CONTROL_USER;
-use crate::control::{ControlError, NO_SUCH_THREAD, Session, quote_name};
+use crate::control::{ControlError, NO_SUCH_THREAD, Session, quote, quote_name};
 
 /// The database, or the table, is not there.
 const GONE: [u16; 2] = [1049, 1146];
@@ -12,7 +14,9 @@ const GONE: [u16; 2] = [1049, 1146];
 const HOLD_IDLE_S: u32 = 2;
 /// The same for one that holds a snapshot.
 const SNAPSHOT_IDLE_S: u32 = 60;
-const CHECKSUM: &str = "CHECKSUM TABLE";
+/// So the statements begin that others may wait for: whoever stops waiting for them ends them.
+const LOCKS: &str = "LOCK TABLES";
+const READS: &str = "SELECT /* compares a table */";
 /// So the states begin of a session that waits until others let go of a table.
 const WAITS_FOR_A_TABLE: &str = "Waiting for table ";
 
@@ -76,18 +80,14 @@ impl Session {
     /// comes by itself if nothing is said for 2 s. When it returns, every transaction that wrote to
     /// the table is committed and in `gtid_executed`. False if there is no such table.
     ///
+    /// If this is cancelled the server goes on for a second: see [`Session::end_comparing`].
+    ///
     /// # Errors
-    /// If a transaction holds the table for longer than `wait_s`.
-    pub async fn lock_table(
-        &mut self,
-        table: &TableName,
-        wait_s: u32,
-    ) -> Result<bool, ControlError> {
-        let wait_s = wait_s.max(1);
-        let sql =
-            format!("SET SESSION lock_wait_timeout={wait_s}, SESSION wait_timeout={HOLD_IDLE_S}");
+    /// If a transaction holds the table for longer than that.
+    pub async fn lock_table(&mut self, table: &TableName) -> Result<bool, ControlError> {
+        let sql = format!("SET SESSION lock_wait_timeout=1, SESSION wait_timeout={HOLD_IDLE_S}");
         self.run("bound the lock of a table", &sql).await?;
-        let sql = format!("LOCK TABLES {} READ", table.quoted());
+        let sql = format!("{LOCKS} {} READ", table.quoted());
         let locked = self.run("keep writes out of a table", &sql).await;
         is_there(locked.map(drop))
     }
@@ -98,12 +98,17 @@ impl Session {
             .map(drop)
     }
 
-    /// From here on the session sees what is committed now, and nothing of later.
-    pub async fn begin_snapshot(&mut self) -> Result<(), ControlError> {
+    /// From here on the session sees what is committed now, and nothing of later. No statement of it
+    /// reads for longer than `longest`: the server sees to that alone.
+    pub async fn begin_snapshot(&mut self, longest: Duration) -> Result<(), ControlError> {
         let what = "take a snapshot";
-        let bounds =
-            format!("SET SESSION lock_wait_timeout=1, SESSION wait_timeout={SNAPSHOT_IDLE_S}");
-        self.run(what, &bounds).await?;
+        // 0 would be no bound. The zone is what a TIMESTAMP's text depends on.
+        let longest_ms = longest.as_millis().clamp(1, u32::MAX.into());
+        let sql = format!(
+            "SET SESSION lock_wait_timeout=1, SESSION wait_timeout={SNAPSHOT_IDLE_S}, \
+             SESSION max_execution_time={longest_ms}, SESSION time_zone='+00:00'"
+        );
+        self.run(what, &sql).await?;
         let level = "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ";
         self.run(what, level).await?;
         self.run(what, "START TRANSACTION WITH CONSISTENT SNAPSHOT")
@@ -111,8 +116,8 @@ impl Session {
             .map(drop)
     }
 
-    /// Keeps the table's definition as it is until the snapshot's end: CHECKSUM TABLE does not say
-    /// so when its snapshot can no more be read. False if there is no such table.
+    /// Keeps the table's definition as it is until the snapshot's end. False if there is no such
+    /// table.
     pub async fn keep_definition(&mut self, table: &TableName) -> Result<bool, ControlError> {
         let sql = format!("SELECT 1 FROM {} LIMIT 1", table.quoted());
         let read = self.run("keep a table's definition", &sql).await;
@@ -126,28 +131,54 @@ impl Session {
         Ok(result.scalar().as_deref() == Some("0"))
     }
 
-    /// Of all rows, as this session sees them; none if it could not be read.
+    /// How many rows there are as this session sees them, and the sum of their checksums: equal on
+    /// two servers that hold the same rows, in whatever order and however they were written.
     ///
-    /// If this is cancelled the server goes on: see [`Session::end_checksums`].
-    pub async fn checksum_table(
-        &mut self,
-        table: &TableName,
-    ) -> Result<Option<String>, ControlError> {
-        let sql = format!("{CHECKSUM} {} EXTENDED", table.quoted());
-        let result = self.run("read a table for its checksum", &sql).await?;
-        Ok(result.rows.first().and_then(|row| row.text(1)))
+    /// If this is cancelled the server goes on: see [`Session::end_comparing`].
+    pub async fn checksum_table(&mut self, table: &TableName) -> Result<String, ControlError> {
+        let columns = self.stored_columns(table).await?;
+        let what = "read a table for its checksum";
+        let result = self.run(what, &checksum_sql(table, &columns)).await?;
+        let text = |i| result.rows.first().and_then(|row| row.text(i));
+        let rows = text(0).ok_or(ControlError::Answer { what })?;
+        // The sum of no rows is NULL.
+        let sum = text(1).unwrap_or_else(|| "0".to_owned());
+        Ok(format!("{rows} rows, {sum}"))
     }
 
-    /// Ends the sessions of the control account that compute a checksum: that of this id, or all.
-    pub async fn end_checksums(&mut self, only: Option<u64>) -> Result<usize, ControlError> {
+    /// Name and type of each. What is computed when it is read depends on settings of whoever reads.
+    async fn stored_columns(
+        &mut self,
+        table: &TableName,
+    ) -> Result<Vec<(String, String)>, ControlError> {
+        let what = "list the columns of a table";
+        let sql = format!(
+            "SELECT COLUMN_NAME, DATA_TYPE FROM information_schema.COLUMNS WHERE \
+             TABLE_SCHEMA = {} AND TABLE_NAME = {} AND EXTRA NOT LIKE '%VIRTUAL GENERATED%' \
+             ORDER BY ORDINAL_POSITION",
+            quote(&table.schema),
+            quote(&table.table),
+        );
+        let result = self.run(what, &sql).await?;
+        let columns = result.rows.iter();
+        let columns = columns.map(|row| Some((row.text(0)?, row.text(1)?)));
+        let columns: Option<Vec<_>> = columns.collect();
+        columns
+            .filter(|columns| !columns.is_empty())
+            .ok_or(ControlError::Answer { what })
+    }
+
+    /// Ends the sessions of the control account that hold others up for a comparison: that of this
+    /// id, or all.
+    pub async fn end_comparing(&mut self, only: Option<u64>) -> Result<usize, ControlError> {
         let sessions = self.sessions().await?;
         let mut ended = 0;
         for session in sessions {
-            if !session.is_checksum() || only.is_some_and(|only| only != session.id) {
+            if !session.compares() || only.is_some_and(|only| only != session.id) {
                 continue;
             }
             let kill = format!("KILL CONNECTION {}", session.id);
-            match self.run("end a checksum", &kill).await {
+            match self.run("end a comparison", &kill).await {
                 Err(error) if error.server_code() == Some(NO_SUCH_THREAD) => {}
                 result => drop(result?),
             }
@@ -190,13 +221,29 @@ struct ListedSession {
 }
 
 impl ListedSession {
-    fn is_checksum(&self) -> bool {
-        self.user == CONTROL_USER && self.statement.starts_with(CHECKSUM)
+    fn compares(&self) -> bool {
+        let statement = &self.statement;
+        self.user == CONTROL_USER && (statement.starts_with(READS) || statement.starts_with(LOCKS))
     }
 
     fn waits_for_a_table(&self) -> bool {
         self.state.starts_with(WAITS_FOR_A_TABLE)
     }
+}
+
+/// Not MySQL's own CHECKSUM TABLE: of a JSON document it takes where in memory it is (tried on 9.7), so
+/// that it differs between equal servers.
+fn checksum_sql(table: &TableName, columns: &[(String, String)]) -> String {
+    let of_column = |(name, data_type): &(String, String)| {
+        // A FLOAT's text has fewer digits than it has; a double's has all.
+        let exact = if data_type == "float" { " + 0e0" } else { "" };
+        format!("COALESCE(CRC32({}{exact}), 'N')", quote_name(name))
+    };
+    let columns: Vec<_> = columns.iter().map(of_column).collect();
+    let row = columns.join(", ");
+    let table = table.quoted();
+    // The sum, and not its bits' exclusive or: two equal rows must not cancel each other.
+    format!("{READS} COUNT(*), SUM(CRC32(CONCAT_WS(',', {row}))) FROM {table}")
 }
 
 fn is_there(result: Result<(), ControlError>) -> Result<bool, ControlError> {
@@ -236,18 +283,31 @@ mod tests {
     }
 
     #[test]
-    fn only_own_checksums_are_ended_and_only_waits_for_tables_count() {
+    fn only_own_comparisons_are_ended_and_only_waits_for_tables_count() {
         let session = |user: &str, state: &str, statement: &str| ListedSession {
             id: 7,
             user: user.to_owned(),
             state: state.to_owned(),
             statement: statement.to_owned(),
         };
-        let own = session(CONTROL_USER, "executing", "CHECKSUM TABLE `a`.`b` EXTENDED");
-        assert!(own.is_checksum() && !own.waits_for_a_table());
-        assert!(!session(CONTROL_USER, "", "SELECT 1").is_checksum());
-        assert!(!session("root", "executing", "CHECKSUM TABLE `a`.`b`").is_checksum());
+        let table = TableName {
+            schema: "a".to_owned(),
+            table: "b".to_owned(),
+        };
+        let columns = [("x", "json"), ("y", "float")];
+        let columns = columns.map(|(name, data_type)| (name.to_owned(), data_type.to_owned()));
+        let reads = checksum_sql(&table, &columns);
+        assert_eq!(
+            reads,
+            "SELECT /* compares a table */ COUNT(*), SUM(CRC32(CONCAT_WS(',', \
+             COALESCE(CRC32(`x`), 'N'), COALESCE(CRC32(`y` + 0e0), 'N')))) FROM `a`.`b`"
+        );
+        let own = session(CONTROL_USER, "executing", &reads);
+        assert!(own.compares() && !own.waits_for_a_table());
         let waiting = "Waiting for table metadata lock";
+        assert!(session(CONTROL_USER, waiting, "LOCK TABLES `a`.`b` READ").compares());
+        assert!(!session(CONTROL_USER, "", "SELECT 1").compares());
+        assert!(!session("root", "executing", &reads).compares());
         assert!(session("system user", waiting, "ALTER TABLE").waits_for_a_table());
         assert!(session("app", "Waiting for table flush", "FLUSH TABLES").waits_for_a_table());
         let commit = "Waiting for semi-sync ACK from replica";

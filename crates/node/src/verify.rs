@@ -5,8 +5,8 @@
 //! sides read the table as it was at one moment of the log, however busy it is.
 //!
 //! # Invariants
-//! - A table is held for [`HOLD_MAX`] at most, by a session that ends by itself if this process
-//!   stands still, and only under an epoch of this node's own.
+//! - Writers of a table wait for [`HOLD_MAX`] at most, and not past the gate's closing; the lock's session
+//!   ends by itself if this process stands still.
 //! - What was not surely at one moment is not compared. In doubt nothing is said to differ.
 //! - A snapshot ends with whoever wanted it, with the epoch, and when a statement waits for a table.
 
@@ -26,7 +26,7 @@ use quorate_wire::v1::{
     ChecksumTableReply, ChecksumTableRequest, VerdictRequest, VerifyReply, VerifyRequest,
 };
 use tokio::sync::{Mutex, Semaphore, mpsc, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
@@ -37,12 +37,16 @@ pub(crate) use self::snapshot::Server;
 use self::snapshot::Snapshot;
 use self::verdicts::{Outcome, Tally, Verdict, keep};
 
-/// How long a table may be kept locked: shorter than a demotion waits for such a lock.
-const HOLD_MAX: Duration = Duration::from_secs(1);
-/// How long the lock itself may be waited for: new writers queue behind.
-const LOCK_WAIT_S: u32 = 1;
+/// How long writers of a table may wait in all: for the lock behind which they queue, and while it is
+/// held. `super_read_only=ON` waits behind them, for a second at least (`timing.demote_bound_ms`).
+const HOLD_MAX: Duration = Duration::from_millis(900);
+/// How much of it the lock may be waited for.
+const LOCK_WAIT: Duration = Duration::from_millis(400);
+/// How much of it remains when the last replica's answer is waited for.
+const TO_LET_GO: Duration = Duration::from_millis(100);
 /// For what takes a moment unless something is wrong.
 const STEP_MAX: Duration = Duration::from_secs(5);
+const NO_ANSWER: &str = "its server does not answer";
 /// In the background: after each table so many times as long as it took.
 const REST: u32 = 4;
 const REST_MIN: Duration = Duration::from_millis(100);
@@ -233,8 +237,10 @@ impl<N: Net> Verifier<N> {
     }
 
     async fn session(&self) -> Result<Session, String> {
-        let session = self.server.session().await;
-        session.map_err(|error| chain(&error))
+        match timeout(STEP_MAX, self.server.session()).await {
+            Ok(session) => session.map_err(|error| chain(&error)),
+            Err(_) => Err(NO_ANSWER.to_owned()),
+        }
     }
 
     /// Those that can be compared, and why others cannot.
@@ -288,7 +294,7 @@ impl<N: Net> Verifier<N> {
         };
         let Frozen { own, others } = frozen;
         let own = match others.iter().any(|(_, ready)| ready.is_ok()) {
-            true => own.checksum(&self.state, epoch, self.table_max).await,
+            true => own.checksum(&self.state, epoch).await,
             // Nothing to compare it with: nobody is told of it.
             false => Ok(String::new()),
         };
@@ -308,55 +314,87 @@ impl<N: Net> Verifier<N> {
     }
 
     /// Snapshots of the table as it is at one moment, here and on the replicas. None if it is not
-    /// there. Writes to it go on when this returns, and when it is dropped: the lock goes with its
-    /// session.
+    /// there. Writes to it go on when this returns, and when it is dropped.
     async fn freeze(
         &self,
         table: &TableName,
         nodes: &[NodeId],
         epoch: Epoch,
     ) -> Result<Option<Frozen<N>>, String> {
-        let (mut locking, session) = (self.session().await?, self.session().await?);
-        let mut watching = self.session().await?;
-        let identity = within(STEP_MAX, watching.identity()).await?;
-        let locked = within(STEP_MAX, locking.lock_table(table, LOCK_WAIT_S)).await;
-        match locked {
-            Ok(true) => {}
-            Ok(false) => return Ok(None),
-            Err(why) => return Err(format!("a transaction may hold it: {why}")),
-        }
-        let all = async {
-            let own = self.server.snapshot(session, watching, table).await;
-            let Some(mut own) = own.map_err(|error| chain(&error))? else {
-                return Ok(None);
-            };
-            let executed = own.session().gtid_executed().await;
-            let request = ChecksumTableRequest {
-                schema: table.schema.clone(),
-                table: table.table.clone(),
-                executed_gtid_set: executed.map_err(|error| chain(&error))?.to_wire().into(),
-                epoch: Some(epoch.into()),
-                server_version: identity.version_text,
-            };
-            let asked = nodes
-                .iter()
-                .map(|node| async { (*node, self.ask(*node, request.clone()).await) });
-            let others = futures_util::future::join_all(asked).await;
-            Ok::<_, String>(Some(Frozen { own, others }))
+        let mut locking = self.session().await?;
+        let (session, watching) = (self.session().await?, self.session().await?);
+        let mut serving = self.roles.serving();
+        let until = Instant::now() + HOLD_MAX;
+        let end = self.server.ends_with_us(&locking);
+        let frozen = async {
+            match timeout(LOCK_WAIT, locking.lock_table(table)).await {
+                Ok(Ok(true)) => {}
+                Ok(Ok(false)) => return Ok(None),
+                Ok(Err(error)) => return Err(chain(&error)),
+                Err(_) => return Err("a transaction holds it".to_owned()),
+            }
+            let frozen = self.snapshots(table, nodes, epoch, (session, watching), until);
+            let frozen = frozen.await?;
+            // A lock that could not be given back was perhaps not held any more.
+            let unlocked = locking.unlock_table().await;
+            unlocked.map_err(|error| format!("it was perhaps not held: {}", chain(&error)))?;
+            Ok(frozen)
         };
-        let frozen = timeout(HOLD_MAX, all).await;
-        // A lock that could not be given back was perhaps not held any more.
-        let unlocked = within(STEP_MAX, locking.unlock_table()).await;
+        let frozen = tokio::select! {
+            biased;
+            // Whoever closes the gate may be about to end writes.
+            _ = serving.wait_for(|serves| *serves != Some(epoch)) => {
+                return Err("the primary changed".to_owned());
+            }
+            frozen = timeout_at(until, frozen) => frozen,
+        };
         let frozen = frozen.map_err(|_| "the primary's server is too slow now".to_owned())??;
-        unlocked.map_err(|why| format!("it was perhaps not held: {why}"))?;
+        end.is_over();
         match self.serves() {
             Ok(now) if now == epoch => Ok(frozen),
             _ => Err("the primary changed".to_owned()),
         }
     }
 
+    /// The same, while the table is locked.
+    async fn snapshots(
+        &self,
+        table: &TableName,
+        nodes: &[NodeId],
+        epoch: Epoch,
+        (session, mut watching): (Session, Session),
+        until: Instant,
+    ) -> Result<Option<Frozen<N>>, String> {
+        let identity = watching.identity().await.map_err(|error| chain(&error))?;
+        let own = self
+            .server
+            .snapshot(session, watching, table, self.table_max);
+        let Some(mut own) = own.await.map_err(|error| chain(&error))? else {
+            return Ok(None);
+        };
+        let executed = own.session().gtid_executed().await;
+        let request = ChecksumTableRequest {
+            schema: table.schema.clone(),
+            table: table.table.clone(),
+            executed_gtid_set: executed.map_err(|error| chain(&error))?.to_wire().into(),
+            epoch: Some(epoch.into()),
+            server_version: identity.version_text,
+        };
+        let asked = nodes.iter().map(|node| async {
+            let ready = self.ask(*node, request.clone(), until - TO_LET_GO);
+            (*node, ready.await)
+        });
+        let others = futures_util::future::join_all(asked).await;
+        Ok(Some(Frozen { own, others }))
+    }
+
     /// Returns when the replica has its snapshot.
-    async fn ask(&self, node: NodeId, request: ChecksumTableRequest) -> Result<Ready, String> {
+    async fn ask(
+        &self,
+        node: NodeId,
+        request: ChecksumTableRequest,
+        until: Instant,
+    ) -> Result<Ready, String> {
         let mut client = (self.forward)(node).ok_or("it is not known here")?;
         let ready = async {
             let mut rest = client.checksum_table(request).await?.into_inner();
@@ -364,7 +402,7 @@ impl<N: Net> Verifier<N> {
             let first = first.ok_or_else(|| Status::unavailable("it gave no answer"))?;
             Ok::<_, Status>(Ready { first, rest })
         };
-        match timeout(HOLD_MAX * 8 / 10, ready).await {
+        match timeout_at(until, ready).await {
             Ok(ready) => ready.map_err(|status| status.message().to_owned()),
             Err(_) => Err("it lags".to_owned()),
         }
@@ -480,7 +518,9 @@ impl<N: Net> Verifier<N> {
         if !within(STEP_MAX, session.executes(&executed, wait_s)).await? {
             return Err("it lags".to_owned());
         }
-        let snapshot = self.server.snapshot(session, watching, &table);
+        let snapshot = self
+            .server
+            .snapshot(session, watching, &table, self.table_max);
         let snapshot = within(STEP_MAX, snapshot).await?;
         // The feed sends nothing of an epoch before its beginning is applied here: so there is
         // nothing of a later one in the snapshot.
@@ -495,9 +535,7 @@ impl<N: Net> Verifier<N> {
         let Some(snapshot) = snapshot else {
             return Ok(());
         };
-        let checksum = snapshot
-            .checksum(&self.state, epoch, self.table_max)
-            .await?;
+        let checksum = snapshot.checksum(&self.state, epoch).await?;
         let reply = ChecksumTableReply {
             checksum,
             ..ChecksumTableReply::default()
@@ -538,6 +576,6 @@ async fn within<T>(
 ) -> Result<T, String> {
     match timeout(longest, step).await {
         Ok(done) => done.map_err(|error| chain(&error)),
-        Err(_) => Err("its server does not answer".to_owned()),
+        Err(_) => Err(NO_ANSWER.to_owned()),
     }
 }

@@ -29,7 +29,7 @@ pub(crate) enum Command {
     /// Compare the tables of all replicas with the primary's, now.
     ///
     /// One table after the other, each at one moment of the log: writes to it wait until all have a
-    /// snapshot, two seconds at most. The exit code is 1 if a table differs, or could not be compared.
+    /// snapshot, a second at most. The exit code is 1 if a table differs, or could not be compared.
     Verify(Address),
     /// Look at binlogs.
     #[command(subcommand)]

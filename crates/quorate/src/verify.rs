@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn it_succeeds_only_if_everything_is_known_to_be_equal() {
         let equal = reply("app.t", true, "");
-        let differs = reply("app.t", true, "its checksum is 1, the primary's is 2");
+        let differs = reply("app.t", true, "it holds 1 rows, 7; the primary 2 rows, 9");
         let skipped = reply("app.t", false, "not compared: it lags");
         assert_eq!(judged(&[]), None);
         assert_eq!(judged(std::slice::from_ref(&equal)), None);

@@ -118,6 +118,9 @@ impl Check<'_> {
             (None, true) => {}
         }
         self.timing(&raw.timing);
+        if raw.verify.table_max.is_zero() {
+            self.find("verify.table_max_s", "is 0: no table could be read");
+        }
         for (key, message) in raw.retention.findings() {
             self.find(key, message);
         }

@@ -102,6 +102,8 @@ fn tables_are_compared_in_the_background_only_where_that_is_asked_for() {
     let config = Config::parse(&text, Path::new("/demo")).unwrap();
     assert_eq!(config.verify.every, seconds(86400));
     assert_eq!(config.verify.table_max, seconds(3600));
+    let text = format!("{GOOD}[verify]\ntable_max_s = 0\n");
+    assert!(Config::parse(&text, Path::new("/demo")).is_err());
 }
 
 #[test]

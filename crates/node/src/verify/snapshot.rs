@@ -28,13 +28,15 @@ pub(crate) struct Server<N> {
     pub(crate) note: PathBuf,
 }
 
-/// Dropped before the checksum is there, it ends what the server does for it.
+/// Dropped while it is read, it ends what the server does for it.
 pub(super) struct Snapshot<N: Net> {
     table: TableName,
     session: Session,
     /// Another session, which sees whom this one holds up.
     watching: Session,
-    end: EndOnDrop<N>,
+    /// How long it may be read.
+    longest: Duration,
+    server: Server<N>,
 }
 
 impl<N: Net> Server<N> {
@@ -49,21 +51,28 @@ impl<N: Net> Server<N> {
         mut session: Session,
         watching: Session,
         table: &TableName,
+        longest: Duration,
     ) -> Result<Option<Snapshot<N>>, ControlError> {
-        session.begin_snapshot().await?;
+        session.begin_snapshot(longest).await?;
         if !session.keep_definition(table).await? {
             return Ok(None);
         }
-        let end = EndOnDrop {
-            server: self.clone(),
-            id: None,
-        };
         Ok(Some(Snapshot {
             table: table.clone(),
             session,
             watching,
-            end,
+            longest,
+            server: self.clone(),
         }))
+    }
+
+    /// From here until it is dropped or told that it is over, the statement of this session is ended
+    /// with whoever waits for it.
+    pub(super) fn ends_with_us(&self, session: &Session) -> EndOnDrop<N> {
+        EndOnDrop {
+            server: self.clone(),
+            id: Some(session.id()),
+        }
     }
 
     /// Whether a server that went on without its sidecar may still compute what a comparison before
@@ -73,17 +82,17 @@ impl<N: Net> Server<N> {
     }
 
     pub(crate) async fn end_what_is_left(self) {
-        if self.end_checksums(None).await {
+        if self.end_comparing(None).await {
             let _ = std::fs::remove_file(&self.note);
         }
     }
 
     /// Whether the server said that there is none any more.
-    async fn end_checksums(&self, only: Option<u64>) -> bool {
+    async fn end_comparing(&self, only: Option<u64>) -> bool {
         for _ in 0..TRIES {
             let ended = async {
                 let mut session = self.session().await.ok()?;
-                session.end_checksums(only).await.ok()
+                session.end_comparing(only).await.ok()
             };
             if let Ok(Some(_)) = timeout(STEP_MAX, ended).await {
                 return true;
@@ -99,31 +108,25 @@ impl<N: Net> Snapshot<N> {
         &mut self.session
     }
 
-    /// Reads it, for so long at most, while this is the epoch here.
+    /// Reads it, while this is the epoch here.
     ///
     /// # Errors
     /// Why there is none, in words for people.
-    pub(super) async fn checksum(
-        mut self,
-        state: &State,
-        epoch: Epoch,
-        longest: Duration,
-    ) -> Result<String, String> {
+    pub(super) async fn checksum(mut self, state: &State, epoch: Epoch) -> Result<String, String> {
         // Before anything is under way that it is to tell of.
-        std::fs::write(&self.end.server.note, "")
+        std::fs::write(&self.server.note, "")
             .map_err(|error| format!("it cannot note what it does: {error}"))?;
-        self.end.id = Some(self.session.id());
+        let end = self.server.ends_with_us(&self.session);
         let read = tokio::select! {
             biased;
             read = self.session.checksum_table(&self.table) => read,
             why = in_the_way(&mut self.watching, state, epoch) => return Err(why),
-            () = tokio::time::sleep(longest) => {
-                return Err(format!("it takes longer than {} s", longest.as_secs()));
+            () = tokio::time::sleep(self.longest) => {
+                return Err(format!("it takes longer than {} s", self.longest.as_secs()));
             }
         };
-        self.end.id = None;
-        let checksum = read.map_err(|error| chain(&error))?;
-        checksum.ok_or_else(|| "its server could not read it".to_owned())
+        end.is_over();
+        read.map_err(|error| chain(&error))
     }
 }
 
@@ -143,10 +146,16 @@ async fn in_the_way(watching: &mut Session, state: &State, epoch: Epoch) -> Stri
     }
 }
 
-struct EndOnDrop<N: Net> {
+pub(super) struct EndOnDrop<N: Net> {
     server: Server<N>,
-    /// Of the session that computes; none when none does.
+    /// Of the session; none when there is nothing to end.
     id: Option<u64>,
+}
+
+impl<N: Net> EndOnDrop<N> {
+    pub(super) fn is_over(mut self) {
+        self.id = None;
+    }
 }
 
 impl<N: Net> Drop for EndOnDrop<N> {
@@ -156,7 +165,7 @@ impl<N: Net> Drop for EndOnDrop<N> {
         };
         let server = self.server.clone();
         runtime.spawn(async move {
-            server.end_checksums(Some(id)).await;
+            server.end_comparing(Some(id)).await;
         });
     }
 }

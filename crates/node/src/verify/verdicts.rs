@@ -32,9 +32,7 @@ impl Verdict {
             "" if replica.missing => Self::Differs("it has no such table".to_owned()),
             "" => Self::NotCompared("it gave no checksum".to_owned()),
             other if other == primary => Self::Equal,
-            other => Self::Differs(format!(
-                "its checksum is {other}, the primary's is {primary}"
-            )),
+            other => Self::Differs(format!("it holds {other}; the primary {primary}")),
         }
     }
 
