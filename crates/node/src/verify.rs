@@ -349,7 +349,7 @@ impl<N: Net> Verifier<N> {
             frozen = timeout_at(until, frozen) => frozen,
         };
         let frozen = frozen.map_err(|_| "the primary's server is too slow now".to_owned())??;
-        end.is_over();
+        end.disarm();
         match self.serves() {
             Ok(now) if now == epoch => Ok(frozen),
             _ => Err("the primary changed".to_owned()),

@@ -125,7 +125,7 @@ impl<N: Net> Snapshot<N> {
                 return Err(format!("it takes longer than {} s", self.longest.as_secs()));
             }
         };
-        end.is_over();
+        end.disarm();
         read.map_err(|error| chain(&error))
     }
 }
@@ -153,7 +153,7 @@ pub(super) struct EndOnDrop<N: Net> {
 }
 
 impl<N: Net> EndOnDrop<N> {
-    pub(super) fn is_over(mut self) {
+    pub(super) fn disarm(mut self) {
         self.id = None;
     }
 }
