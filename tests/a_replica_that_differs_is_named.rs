@@ -19,14 +19,15 @@ const SLOW_ROWS: u32 = 120_000;
 /// Reading the slow table takes longer by far.
 const AT_ONCE: Duration = Duration::from_secs(5);
 /// A comparison holds writes up for 0.9 s at most; the rest is for a loaded machine.
-const HELD_UP: Duration = Duration::from_secs(3);
+const HELD_UP: Duration = Duration::from_millis(1800);
 /// What MySQL itself gives as a checksum differs between equal servers for some of these.
 const TABLES: [&str; 10] = [
     "CREATE TABLE IF NOT EXISTS app.quiet (id INT PRIMARY KEY, w VARCHAR(100))",
     "REPLACE INTO app.quiet VALUES (1, 'one'), (2, 'two')",
     "CREATE TABLE IF NOT EXISTS app.`odd 'name` (id INT PRIMARY KEY)",
     "CREATE TABLE IF NOT EXISTS app.documents (id INT PRIMARY KEY, d JSON, \
-     v INT AS (d->'$.a') VIRTUAL, s VARCHAR(99) AS (d->>'$.b') STORED)",
+     v INT AS (d->'$.a') VIRTUAL, s VARCHAR(99) AS (d->>'$.b') STORED, \
+     KEY m ((CAST(d->'$.m' AS UNSIGNED ARRAY))))",
     "REPLACE INTO app.documents (id, d) VALUES (1, '{\"a\": 1, \"b\": \"some long text here\"}'), \
      (2, '{\"a\": 2.50, \"b\": \"x\", \"m\": [3]}'), (3, NULL), \
      (4, JSON_OBJECT('a', 9, 't', NOW(6), 'f', 0.1e0, 'n', 18446744073709551615))",

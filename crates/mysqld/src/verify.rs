@@ -231,8 +231,8 @@ impl ListedSession {
     }
 }
 
-/// Not MySQL's own CHECKSUM TABLE: of a JSON document it takes where in memory it is (tried on 9.7), so
-/// that it differs between equal servers.
+/// Not MySQL's own CHECKSUM TABLE: of the values that an index over a JSON array holds it takes where in
+/// memory they are (tried on 9.7), so that it differs between equal servers.
 fn checksum_sql(table: &TableName, columns: &[(String, String)]) -> String {
     let of_column = |(name, data_type): &(String, String)| {
         // A FLOAT's text has fewer digits than it has; a double's has all.
