@@ -153,6 +153,13 @@ fn command() -> impl Strategy<Value = Command> {
             upto: LogIndex(upto)
         }),
         cloning().prop_map(Command::Cloning),
+        (any::<(u64, u64)>(), gtid_set()).prop_map(|((node, incarnation), executed)| {
+            Command::AcceptErrant(AcceptErrant {
+                node: NodeId(node),
+                incarnation: Incarnation(incarnation),
+                executed,
+            })
+        }),
         batch().prop_map(Command::Transactions),
         fragment().prop_map(Command::Fragment),
         prop::collection::btree_map(node, member(), 0..5).prop_map(Command::Members),
@@ -256,6 +263,14 @@ fn sample_cloning(begins: bool) -> Command {
     })
 }
 
+fn sample_errant(uuid: Uuid) -> Command {
+    Command::AcceptErrant(AcceptErrant {
+        node: NodeId(2),
+        incarnation: Incarnation(0xfeed),
+        executed: format!("{uuid}:1-5:7:blue:1-3").parse().unwrap(),
+    })
+}
+
 /// One command of each kind, with every field set, for the golden files.
 fn sample(kind: &str) -> Command {
     let epoch = Epoch(LogId {
@@ -287,6 +302,7 @@ fn sample(kind: &str) -> Command {
         },
         "cloning" => sample_cloning(true),
         "cloning_end" => sample_cloning(false),
+        "accept_errant" => sample_errant(uuid),
         "purge" => Command::Purge {
             upto: LogIndex(299),
         },
@@ -330,7 +346,7 @@ fn sample(kind: &str) -> Command {
     }
 }
 
-const GOLDEN: [(&str, &str); 10] = [
+const GOLDEN: [(&str, &str); 11] = [
     (
         "set_primary",
         include_str!("../../testdata/set_primary.hex"),
@@ -344,6 +360,10 @@ const GOLDEN: [(&str, &str); 10] = [
     (
         "cloning_end",
         include_str!("../../testdata/cloning_end.hex"),
+    ),
+    (
+        "accept_errant",
+        include_str!("../../testdata/accept_errant.hex"),
     ),
     ("purge", include_str!("../../testdata/purge.hex")),
     (
