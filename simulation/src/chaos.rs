@@ -20,6 +20,8 @@ pub struct Faults {
     pub server_faults: u64,
     pub slow: u64,
     pub orders: u64,
+    pub stalls: u64,
+    pub log_disks: u64,
 }
 
 /// What ends a fault, at its time.
@@ -29,6 +31,8 @@ enum Mend {
     StartSidecar(NodeId),
     Resume(NodeId),
     Pace(NodeId),
+    GoOn(NodeId),
+    LogDisk(NodeId),
 }
 
 /// Faults that follow from a seed.
@@ -36,6 +40,8 @@ pub struct Chaos {
     random: Random,
     next: Duration,
     mends: Vec<(Duration, Mend)>,
+    /// From when on an operator has a node that was removed come back.
+    back: Option<Duration>,
     pub faults: Faults,
 }
 
@@ -46,6 +52,7 @@ impl Chaos {
             random: Random::new(seed ^ 0xc4a0_5eed),
             next: Duration::ZERO,
             mends: Vec::new(),
+            back: None,
             faults: Faults::default(),
         }
     }
@@ -68,6 +75,9 @@ impl Chaos {
                 self.mend(cluster, mend);
             }
             self.restart_what_ended(cluster, now);
+            if self.back.is_some_and(|back| back <= now) && cluster.put_members_back() {
+                self.back = None;
+            }
             if now >= self.next {
                 self.break_something(cluster);
                 self.next = now + self.random.between(ms(300), ms(4000));
@@ -83,6 +93,8 @@ impl Chaos {
             Mend::StartSidecar(node) => cluster.start_sidecar(node),
             Mend::Resume(node) => cluster.pause_server(node, false),
             Mend::Pace(node) => cluster.set_pace(node, Pace::default()),
+            Mend::GoOn(node) => cluster.stand_still(node, false),
+            Mend::LogDisk(node) => cluster.mend_log_disk(node),
         }
     }
 
@@ -111,7 +123,7 @@ impl Chaos {
         let others = cluster.others(node);
         let other = *self.random.pick(&others);
         let lasting = now + self.random.between(ms(100), ms(4000));
-        match self.random.below(15) {
+        match self.random.below(21) {
             kind @ 0..=4 => {
                 self.faults.partitions += 1;
                 self.break_link(cluster, kind, node, other);
@@ -142,6 +154,19 @@ impl Chaos {
                 cluster.pause_server(node, true);
                 self.mends.push((lasting, Mend::Resume(node)));
             }
+            kind => self.break_more(cluster, kind, node, other, lasting),
+        }
+    }
+
+    fn break_more(
+        &mut self,
+        cluster: &mut Cluster,
+        kind: u64,
+        node: NodeId,
+        other: NodeId,
+        lasting: Duration,
+    ) {
+        match kind {
             10 => {
                 self.faults.slow += 1;
                 let pace = Pace {
@@ -155,21 +180,41 @@ impl Chaos {
                 self.faults.server_faults += 1;
                 cluster.kill_sessions(node);
             }
-            12 => {
-                // Whatever a primary executes is captured: only a replica can have more.
-                if cluster.primary().is_some_and(|primary| primary != other) {
-                    self.faults.server_faults += 1;
-                    cluster.make_errant(other);
-                }
+            // Whatever a primary executes is captured: only a replica can have more.
+            12 if cluster.primary().is_some_and(|primary| primary != other) => {
+                self.faults.server_faults += 1;
+                cluster.make_errant(other);
             }
+            12 => {}
             13 => {
                 self.faults.orders += 1;
                 cluster.switch_over(other);
             }
-            _ => {
+            14 => {
                 self.faults.orders += 1;
                 cluster.stop_sidecar(node);
             }
+            15 | 16 => {
+                self.faults.stalls += 1;
+                cluster.stand_still(node, true);
+                self.mends.push((lasting, Mend::GoOn(node)));
+            }
+            kind @ 17..=19 => {
+                self.faults.log_disks += 1;
+                match kind {
+                    17 => cluster.slow_log_disk(node, self.random.between(ms(5), ms(150))),
+                    18 => cluster.hang_log_disk(node),
+                    _ => cluster.fail_log_disk(node),
+                }
+                self.mends.push((lasting, Mend::LogDisk(node)));
+            }
+            _ if self.back.is_none() => {
+                self.faults.orders += 1;
+                let through = *self.random.pick(&cluster.nodes());
+                cluster.remove_member(through, node);
+                self.back = Some(lasting);
+            }
+            _ => {}
         }
     }
 

@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use quorate_consensus::seed_thread;
 use quorate_node::Probe;
+use quorate_node::config::Retention;
 use quorate_types::{NodeId, Rule};
-use quorate_wire::v1::SwitchoverRequest;
 
 use crate::disk::{Honesty, SimulatedDisk};
 use crate::history::{Counts, History, Reply, Request};
 use crate::invariants::Oracle;
 use crate::mysqld::machine::run_servers;
 use crate::mysqld::{BrokenRules, Change, Engine, Machine, Pace};
-use crate::network::{Clock, MachineNet, address, server_host, sidecar_host};
-use crate::node::{GRPC_PORT, READ_WRITE_PORT, run_sidecar};
+use crate::network::{Clock, MachineNet, server_host, sidecar_host};
+use crate::node::{READ_WRITE_PORT, run_sidecar};
 use crate::random::Random;
 use crate::workload::{APPLICATIONS, ask, open, run_client, run_reader};
 use crate::world::{State, World};
@@ -51,6 +51,41 @@ pub struct Setup {
     /// How much longer leases and elections are than by default: with a factor of a few there is time
     /// within a lease for what usually takes longer than one.
     pub patience: u64,
+    /// The log goes beyond so many bytes of entries, once enough servers have executed them; 0: it
+    /// stays, in a run as short as these.
+    pub log_bytes: u64,
+    /// At 80 % of so many bytes of entries writes stop; 0: never.
+    pub budget_bytes: u64,
+    /// A transaction with more bytes of events than this takes more than one entry of the log.
+    pub entry_bytes_max: usize,
+}
+
+impl Setup {
+    pub(crate) fn retention(&self) -> Retention {
+        let default = Retention::default();
+        let or = |bytes: u64, default: u64| if bytes == 0 { default } else { bytes };
+        Retention {
+            log_bytes: or(self.log_bytes, default.log_bytes),
+            budget_bytes: or(self.budget_bytes, default.budget_bytes),
+            ..default
+        }
+    }
+
+    /// What is not a fault and differs from seed to seed all the same.
+    #[must_use]
+    pub fn varied(&self) -> Self {
+        let mut random = Random::new(self.seed ^ 0x7a81_e700);
+        let log_bytes = *random.pick(&[12 << 10, 24 << 10, 64 << 10, 256 << 10]);
+        Self {
+            log_bytes,
+            // A log that nobody lets go stops writes.
+            budget_bytes: if random.chance(4) { 8 * log_bytes } else { 0 },
+            entry_bytes_max: *random.pick(&[2 << 10, 4 << 10, 480 << 10]),
+            // The lease has a fifth to spare.
+            drift_max: *random.pick(&[self.drift_max, 20_000, 100_000]),
+            ..self.clone()
+        }
+    }
 }
 
 impl Default for Setup {
@@ -65,6 +100,9 @@ impl Default for Setup {
             left_out: None,
             disk: Honesty::Honest,
             patience: 1,
+            log_bytes: 0,
+            budget_bytes: 0,
+            entry_bytes_max: 4 << 10,
         }
     }
 }
@@ -77,10 +115,12 @@ pub struct Violation(pub String);
 /// The cluster under test. Every method that takes time lets simulated time pass; everything else
 /// takes effect at once.
 pub struct Cluster {
-    sim: turmoil::Sim<'static>,
-    world: World,
+    pub(crate) sim: turmoil::Sim<'static>,
+    pub(crate) world: World,
     oracle: Oracle,
     random: Random,
+    /// When an operator who puts members back was last busy with each.
+    pub(crate) asked: BTreeMap<NodeId, Duration>,
     next_key: u64,
     _folder: tempfile::TempDir,
 }
@@ -113,18 +153,18 @@ impl Cluster {
         let world = World::new(State {
             machines: BTreeMap::new(),
             disks: BTreeMap::new(),
-            clocks: BTreeMap::new(),
+            nets: BTreeMap::new(),
             probes: BTreeMap::new(),
             stopping: BTreeSet::new(),
             ended: BTreeMap::new(),
             starts: BTreeMap::new(),
+            orders: 0,
+            changes: 0,
             load: false,
             history: History::default(),
             trace: Vec::new(),
             folder: folder.path().to_owned(),
-            seed: setup.seed,
-            left_out: setup.left_out,
-            patience: setup.patience,
+            setup: setup.clone(),
         });
         for node in (1..=setup.nodes).map(NodeId) {
             add_machine(&mut sim, &world, node, setup, &mut random);
@@ -139,6 +179,7 @@ impl Cluster {
             world,
             oracle: Oracle::default(),
             random: random.fork(),
+            asked: BTreeMap::new(),
             next_key: SCENARIO_CLIENT << 32,
             _folder: folder,
         }
@@ -270,7 +311,8 @@ impl Cluster {
         loop {
             self.next_key += 1;
             let key = self.next_key;
-            self.spawn_write(through, key);
+            let request = Request::Write(Change::Insert { key, value: key });
+            self.spawn_write(through, key, request);
             let bound = Duration::from_secs(5).min(longest);
             let ended = self.run_until("a write ends", bound, |cluster| {
                 cluster.reply(key).is_some()
@@ -290,11 +332,17 @@ impl Cluster {
         }
     }
 
-    fn spawn_write(&mut self, through: NodeId, key: u64) {
+    /// Begins a transaction of so many rows through a node's read-write port; nobody waits for it.
+    pub fn load(&mut self, through: NodeId, rows: u64) {
+        let key = self.next_key + 1;
+        self.next_key += rows;
+        self.spawn_write(through, key, Request::Load { key, rows });
+    }
+
+    fn spawn_write(&mut self, through: NodeId, key: u64, request: Request) {
         let world = self.world.clone();
         let name = format!("once{}", key & 0xffff_ffff);
         self.sim.client(name.clone(), async move {
-            let request = Request::Write(Change::Insert { key, value: key });
             match open(through, READ_WRITE_PORT).await {
                 Some(mut connection) => {
                     ask(&world, SCENARIO_CLIENT, &mut connection, request).await;
@@ -420,6 +468,7 @@ impl Cluster {
     pub fn power_off(&mut self, node: NodeId) {
         self.note(&format!("FAULT power off n{node}"));
         self.forget_sidecar(node);
+        self.stand_still(node, false);
         let machine = self.machine(node);
         machine.kill_servers();
         machine.lose_unsynced();
@@ -439,7 +488,11 @@ impl Cluster {
         let machine = self.machine(node);
         machine.kill_servers();
         let folder = machine.data_folder();
-        machine.with(|state| state.folders.remove(&folder));
+        machine.with(|state| {
+            if let Some(folder) = state.folders.remove(&folder) {
+                state.lost.union(&folder.engine.executed);
+            }
+        });
     }
 
     /// Gives a node's server a transaction that nobody else has, as somebody does by hand: from then
@@ -484,35 +537,13 @@ impl Cluster {
         data.is_some_and(|data| !accepted.contains_set(&data.executed))
     }
 
-    /// Asks for another primary, as an operator does; nobody waits for the answer.
-    pub fn switch_over(&mut self, to: NodeId) {
-        let Some(from) = self.primary() else { return };
-        self.note(&format!("ORDER switch over from n{from} to n{to}"));
-        let world = self.world.clone();
-        let number = self.world.with(|state| state.trace.len());
-        let name = format!("operator{number}");
-        self.sim.client(name.clone(), async move {
-            let endpoint = quorate_net::Endpoint::Tcp(address(from, GRPC_PORT));
-            let net = MachineNet::new(from);
-            let mut client = quorate_node::admin_client(&net, None, from, &endpoint);
-            let request = SwitchoverRequest { to: Some(to.0) };
-            let asked = tokio::time::timeout(START_MAX, client.switchover(request)).await;
-            let text = match asked {
-                Ok(Ok(reply)) => format!("{:?}", reply.into_inner().accepted),
-                Ok(Err(status)) => status.message().to_owned(),
-                Err(_) => "no answer".to_owned(),
-            };
-            world.trace(&format!("switchover to n{to}: {text}"));
-            Ok(())
-        });
-        near(&self.sim, &name, &sidecar_host(from));
-    }
-
     /// Ends every fault: links, pauses, slow disks, dead sidecars.
     pub fn heal(&mut self) {
         self.join_all();
         for node in self.nodes() {
             self.machine(node).set_pace(Pace::default());
+            self.mend_log_disk(node);
+            self.stand_still(node, false);
             self.pause_server(node, false);
             self.start_sidecar(node);
         }
@@ -525,10 +556,15 @@ impl Cluster {
     pub fn must_converge(&mut self, longest: Duration) -> Result<(), Violation> {
         self.heal();
         let until = self.sim.elapsed() + longest;
-        // An order to stop that was given before may still be under way.
-        let stopping = |cluster: &Self| cluster.world.with(|state| state.stopping.is_empty());
-        self.run_until("every order to stop is carried out", longest, stopping)?;
+        // What was under way by then must not come later: an order, a disk's failure.
+        self.tend_until("every order is carried out", until, |cluster| {
+            cluster.world.with(|state| {
+                let failed = state.disks.values().any(SimulatedDisk::has_failed);
+                state.stopping.is_empty() && state.orders == 0 && !failed
+            })
+        })?;
         self.heal();
+        self.tend_until("every node is a voter", until, Self::put_members_back)?;
         for node in self.nodes() {
             let left = until.saturating_sub(self.sim.elapsed());
             self.write(node, left)?;
@@ -537,6 +573,25 @@ impl Cluster {
         let left = until.saturating_sub(self.sim.elapsed());
         self.run_until("all servers are equal", left, Self::is_equal)?;
         self.oracle.judge(&self.world)
+    }
+
+    /// Lets time pass until it is so; meanwhile what ended is started again.
+    fn tend_until(
+        &mut self,
+        what: &str,
+        until: Duration,
+        mut is_so: impl FnMut(&mut Self) -> bool,
+    ) -> Result<(), Violation> {
+        while !is_so(self) {
+            if self.sim.elapsed() >= until {
+                return Err(Violation(format!("not in time: {what}")));
+            }
+            for node in self.nodes() {
+                self.start_sidecar(node);
+            }
+            self.run_for(Duration::from_millis(20))?;
+        }
+        Ok(())
     }
 
     fn is_equal(&self) -> bool {
@@ -594,7 +649,7 @@ impl Cluster {
     }
 }
 
-fn near(sim: &turmoil::Sim<'_>, a: &str, b: &str) {
+pub(crate) fn near(sim: &turmoil::Sim<'_>, a: &str, b: &str) {
     sim.set_link_latency(a, b, LATENCY_NEAR);
 }
 
@@ -614,8 +669,12 @@ fn add_machine(
     };
     world.with(|state| {
         state.machines.insert(node, machine);
-        state.disks.insert(node, SimulatedDisk::new(setup.disk));
-        state.clocks.insert(node, clock);
+        let seed = setup.seed << 8 ^ node.0;
+        state
+            .disks
+            .insert(node, SimulatedDisk::new(setup.disk, seed));
+        let net = MachineNet::new(node).with_clock(clock);
+        state.nets.insert(node, net);
     });
     let starts = Arc::new(tokio::sync::Mutex::new(starts));
     sim.host(server_host(node), move || {

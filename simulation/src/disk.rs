@@ -1,11 +1,14 @@
 //! The Raft log's disk of the simulation: one that loses what was not synced, or lies about it.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_storage::{Error, LogDisk, LogRead, MemoryDisk, MemoryReader, MetaKey, Record, Write};
 use quorate_types::LogIndex;
+
+use crate::random::Random;
 
 /// Whether a disk does what it says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,7 +28,28 @@ pub(crate) struct SimulatedDisk {
     honesty: Honesty,
     /// A vote that the disk keeps to itself until its power goes.
     vote: Arc<Mutex<Option<Bytes>>>,
+    manner: Arc<Mutex<Manner>>,
+    /// The sync that is under way has waited.
+    waited: bool,
 }
+
+/// How a disk behaves; it stays when a process ends.
+#[derive(Debug)]
+struct Manner {
+    random: Random,
+    sync_max: Duration,
+    /// No sync ends.
+    is_stuck: bool,
+    /// What the last process wrote before a sync failed may be gone.
+    failed: bool,
+    /// Snapshots of other nodes that were taken over.
+    snapshots: u64,
+}
+
+/// The longest that a sync takes when nothing is wrong.
+const SYNC_MAX: Duration = Duration::from_micros(1500);
+/// How often a sync that is stuck is looked at.
+const STUCK_LOOK: Duration = Duration::from_millis(10);
 
 /// Reads it.
 #[derive(Clone, Debug)]
@@ -35,16 +59,69 @@ pub(crate) struct SimulatedReader {
 }
 
 impl SimulatedDisk {
-    pub(crate) fn new(honesty: Honesty) -> Self {
+    pub(crate) fn new(honesty: Honesty, seed: u64) -> Self {
         Self {
             inner: MemoryDisk::new(),
             honesty,
             vote: Arc::default(),
+            manner: Arc::new(Mutex::new(Manner {
+                random: Random::new(seed),
+                sync_max: SYNC_MAX,
+                is_stuck: false,
+                failed: false,
+                snapshots: 0,
+            })),
+            waited: false,
         }
+    }
+
+    fn manner(&self) -> MutexGuard<'_, Manner> {
+        self.manner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long its syncs take at most.
+    pub(crate) fn slow(&self, sync_max: Duration) {
+        self.manner().sync_max = sync_max;
+    }
+
+    /// Its syncs never end.
+    pub(crate) fn hang(&self) {
+        self.manner().is_stuck = true;
+    }
+
+    /// The next sync fails, and what it was to make durable may be lost.
+    pub(crate) fn fail(&self) {
+        self.inner.fail_next_sync();
+    }
+
+    /// As when nothing is wrong with it, from now on; a sync that failed has failed.
+    pub(crate) fn mend(&self) {
+        self.inner.fail_no_more();
+        let mut manner = self.manner();
+        manner.is_stuck = false;
+        manner.sync_max = SYNC_MAX;
+    }
+
+    /// Whether a sync failed, and no other process has opened it since.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.manner().failed
+    }
+
+    /// How many snapshots of other nodes were taken over.
+    pub(crate) fn snapshots(&self) -> u64 {
+        self.manner().snapshots
     }
 
     /// The next process's handle.
     pub(crate) fn reopen(&self) -> Self {
+        let lost = {
+            let mut manner = self.manner();
+            let seed = manner.random.next_u64();
+            std::mem::take(&mut manner.failed).then_some(seed)
+        };
+        if let Some(seed) = lost {
+            self.crash(seed);
+        }
         Self {
             inner: match self.honesty {
                 // Opening makes durable what it finds, which this disk does not.
@@ -66,6 +143,10 @@ impl LogDisk for SimulatedDisk {
     type Reader = SimulatedReader;
 
     fn write(&mut self, mut writes: Vec<Write>) -> Result<(), Error> {
+        let mut each = writes.iter();
+        if each.any(|write| matches!(write, Write::ClearAccepted)) {
+            self.manner().snapshots += 1;
+        }
         if self.honesty == Honesty::SyncsNoVotes {
             let mut vote = self.vote.lock().unwrap_or_else(PoisonError::into_inner);
             writes.retain(|write| match write {
@@ -80,10 +161,27 @@ impl LogDisk for SimulatedDisk {
     }
 
     fn sync(&mut self) -> Result<(), Error> {
-        match self.honesty {
+        let synced = match self.honesty {
             Honesty::SyncsNothing => Ok(()),
             Honesty::Honest | Honesty::SyncsNoVotes => self.inner.sync(),
+        };
+        self.manner().failed |= synced.is_err();
+        synced
+    }
+
+    fn sync_wait(&mut self) -> Duration {
+        let mut manner = self.manner();
+        if manner.is_stuck {
+            return STUCK_LOOK;
         }
+        let sync_max = manner.sync_max;
+        let wait = match self.waited {
+            true => Duration::ZERO,
+            false => manner.random.duration(sync_max),
+        };
+        drop(manner);
+        self.waited = !wait.is_zero();
+        wait
     }
 
     fn reader(&self) -> SimulatedReader {

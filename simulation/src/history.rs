@@ -9,6 +9,11 @@ use crate::mysqld::Change;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
     Write(Change),
+    /// So many rows from a key on, each with its key as its value, in one transaction.
+    Load {
+        key: u64,
+        rows: u64,
+    },
     /// Of a register, through a read-write port.
     Read {
         key: u64,
@@ -69,13 +74,14 @@ impl History {
     /// The rows whose insertion was acknowledged.
     #[must_use]
     pub fn acknowledged_rows(&self) -> BTreeMap<u64, u64> {
-        let rows = self.operations.iter().filter_map(|operation| {
-            match (operation.request, operation.ended) {
-                (Request::Write(Change::Insert { key, value }), Some((_, Reply::Done))) => {
-                    Some((key, value))
-                }
-                _ => None,
-            }
+        let done = self
+            .operations
+            .iter()
+            .filter(|operation| matches!(operation.ended, Some((_, Reply::Done))));
+        let rows = done.flat_map(|operation| match operation.request {
+            Request::Write(Change::Insert { key, value }) => vec![(key, value)],
+            Request::Load { key, rows } => (key..key + rows).map(|key| (key, key)).collect(),
+            Request::Write(Change::Set { .. }) | Request::Read { .. } => vec![],
         });
         rows.collect()
     }

@@ -10,6 +10,7 @@
 pub mod chaos;
 pub mod cluster;
 mod disk;
+mod faults;
 pub mod history;
 mod invariants;
 pub mod model;
@@ -17,14 +18,17 @@ pub mod mutation;
 pub mod mysqld;
 mod network;
 mod node;
+mod operator;
 mod random;
 pub mod report;
 pub mod run;
 pub mod scenarios;
+mod stall;
 mod workload;
 mod world;
 
 pub use cluster::{Cluster, Setup, Violation};
 pub use disk::Honesty;
+pub use faults::Rare;
 pub use network::{Clock, MachineNet, SimulatedNet};
 pub use random::Random;

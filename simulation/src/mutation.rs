@@ -143,12 +143,36 @@ pub const MUTATIONS: &[Mutation] = &[
         Break::Rule(Rule::ReplicasDoNotWait),
         2,
     ),
+    Mutation {
+        scenario: Some("errant-replica"),
+        ..mutation(
+            "errant-ignored",
+            "a server with transactions of its own stays as it is",
+            Break::Rule(Rule::ErrantIsCloned),
+            1,
+        )
+    },
     mutation(
-        "errant-ignored",
-        "a server with transactions of its own stays as it is",
-        Break::Rule(Rule::ErrantIsCloned),
+        "snapshot-without-the-set",
+        "a snapshot does not bring the accepted transactions",
+        Break::Rule(Rule::SnapshotHasTheSet),
         1,
     ),
+    mutation(
+        "purge-without-copies",
+        "what no other server has executed goes from the log",
+        Break::Rule(Rule::PurgeNeedsCopies),
+        1,
+    ),
+    Mutation {
+        scenario: Some("leader-dies-between-parts"),
+        ..mutation(
+            "parts-of-a-dead-epoch",
+            "the parts of a transaction outlive their epoch",
+            Break::Rule(Rule::PartsEndWithTheEpoch),
+            1,
+        )
+    },
     Mutation {
         scenario: Some("voter-starts-within-a-lease"),
         ..mutation(

@@ -7,6 +7,8 @@ use quorate_types::NodeId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use turmoil::net::{TcpListener, TcpStream};
 
+use crate::stall::{Stall, Stalling};
+
 /// The simulated network and clock of the host that uses it. Endpoints are `HOST:PORT` with the
 /// names of simulated hosts; there are no unix sockets.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,10 +25,11 @@ pub(crate) const CLONE_SOCKET: &str = "clone.sock";
 
 /// What one node's machine sees: its sidecar, which may crash, and its server, which then runs on,
 /// are two simulated hosts that nothing ever parts.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct MachineNet {
     node: NodeId,
     clock: Clock,
+    stall: Stall,
 }
 
 /// The machine's clock (`Net::boot_time`): it may run fast or slow, or stand still.
@@ -74,7 +77,23 @@ impl MachineNet {
         Self {
             node,
             clock: Clock::default(),
+            stall: Stall::default(),
         }
+    }
+
+    /// Whether the machine's processes run.
+    pub(crate) fn is_running(&self) -> bool {
+        self.stall.since().is_none()
+    }
+
+    /// Lets the machine stand still since `since`, or go on.
+    pub(crate) fn set_stall(&self, since: Option<Duration>) {
+        self.stall.set(since);
+    }
+
+    /// The machine's clock. To whoever stands still no time passes; afterwards all of it did.
+    pub(crate) fn time(&self, now: Duration) -> Duration {
+        self.clock.read(self.stall.since().unwrap_or(now))
     }
 
     #[must_use]
@@ -107,15 +126,17 @@ impl MachineNet {
 impl Net for MachineNet {
     async fn connect(&self, to: &Endpoint) -> Result<BoxIo> {
         let (host, port) = self.resolve(to)?;
-        connected(TcpStream::connect((host.as_str(), port)).await?).await
+        self.stall.ended().await;
+        let stream = TcpStream::connect((host.as_str(), port)).await?;
+        connected(self.stall.wrap(stream)).await
     }
 
     async fn listen(&self, at: &Endpoint) -> Result<Listener> {
-        listen(at, at.port().unwrap_or_default()).await
+        listen(at, at.port().unwrap_or_default(), &self.stall).await
     }
 
     fn boot_time(&self) -> Duration {
-        self.clock.read(turmoil::sim_elapsed().unwrap_or_default())
+        self.time(turmoil::sim_elapsed().unwrap_or_default())
     }
 }
 
@@ -130,28 +151,29 @@ fn host_and_port(endpoint: &Endpoint) -> Result<&str> {
 /// open one from which nothing ever comes back.
 const HERE: u8 = 6;
 
-async fn connected(mut stream: TcpStream) -> Result<BoxIo> {
+async fn connected(mut stream: Stalling) -> Result<BoxIo> {
     match stream.read_u8().await? {
         HERE => Ok(BoxIo::new(stream)),
         _ => Err(std::io::ErrorKind::InvalidData.into()),
     }
 }
 
-async fn accepted(listener: &TcpListener) -> Result<BoxIo> {
-    let (mut stream, _) = listener.accept().await?;
+async fn accepted(listener: &TcpListener, stall: &Stall) -> Result<BoxIo> {
+    let (stream, _) = listener.accept().await?;
+    let mut stream = stall.wrap(stream);
     stream.write_u8(HERE).await?;
     Ok(BoxIo::new(stream))
 }
 
 /// A simulated host has one address: only the port matters.
-async fn listen(at: &Endpoint, port: u16) -> Result<Listener> {
+async fn listen(at: &Endpoint, port: u16, stall: &Stall) -> Result<Listener> {
     let listener = TcpListener::bind(("0.0.0.0", port)).await?;
     let local = match port {
         0 => Endpoint::Tcp(format!("127.0.0.1:{}", listener.local_addr()?.port())),
         _ => at.clone(),
     };
-    let incoming = stream::unfold(listener, |listener| async move {
-        Some((accepted(&listener).await, listener))
+    let incoming = stream::unfold((listener, stall.clone()), |(listener, stall)| async move {
+        Some((accepted(&listener, &stall).await, (listener, stall)))
     });
     Ok(Listener {
         local,
@@ -161,12 +183,13 @@ async fn listen(at: &Endpoint, port: u16) -> Result<Listener> {
 
 impl Net for SimulatedNet {
     async fn connect(&self, to: &Endpoint) -> Result<BoxIo> {
-        connected(TcpStream::connect(host_and_port(to)?).await?).await
+        let stream = TcpStream::connect(host_and_port(to)?).await?;
+        connected(Stall::default().wrap(stream)).await
     }
 
     async fn listen(&self, at: &Endpoint) -> Result<Listener> {
         host_and_port(at)?;
-        listen(at, at.port().unwrap_or_default()).await
+        listen(at, at.port().unwrap_or_default(), &Stall::default()).await
     }
 
     fn boot_time(&self) -> Duration {

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use quorate_consensus::Exec;
 use quorate_node::config::{Config, Secrets};
-use quorate_node::{Node, Parts};
+use quorate_node::{CaptureOptions, Node, Parts};
 use quorate_types::{NodeId, Secret, chain};
 
 use crate::mysqld::SimulatedHost;
 use crate::mysqld::binlog::VERSION;
-use crate::network::{MachineNet, SERVER_PORT, address};
+use crate::network::{SERVER_PORT, address};
 use crate::random::Random;
 use crate::world::World;
 
@@ -19,7 +19,7 @@ pub(crate) const READ_ONLY_PORT: u16 = 7002;
 const FEED_PORT: u16 = 7003;
 pub(crate) const GRPC_PORT: u16 = 7004;
 const HTTP_PORT: u16 = 7005;
-const GATE_PORT: u16 = 7006;
+pub(crate) const GATE_PORT: u16 = 7006;
 /// The simulation's clock for people begins here: 2026-01-01.
 const EPOCH_MS: u64 = 1_767_225_600_000;
 
@@ -101,9 +101,12 @@ async fn stop_asked(world: &World, node: NodeId) {
 
 async fn start(world: &World, node: NodeId) -> Result<Node, Error> {
     let nodes = world.nodes();
-    let patience = world.with(|state| state.patience);
+    let (patience, retention, entry_bytes_max) = world.with(|state| {
+        let setup = &state.setup;
+        (setup.patience, setup.retention(), setup.entry_bytes_max)
+    });
     let text = config_text(node, &nodes, patience);
-    let (folder, machine, disk, clock, starts, seed, left_out) = world.with(|state| {
+    let (folder, machine, disk, net, starts, seed, left_out) = world.with(|state| {
         let starts = state.starts.entry(node).or_default();
         *starts += 1;
         let disk = state.disks.get_mut(&node).expect("every node has a disk");
@@ -112,28 +115,36 @@ async fn start(world: &World, node: NodeId) -> Result<Node, Error> {
             state.folder.clone(),
             state.machines[&node].clone(),
             disk.clone(),
-            state.clocks[&node],
+            state.nets[&node].clone(),
             *starts,
-            state.seed,
-            state.left_out,
+            state.setup.seed,
+            state.setup.left_out,
         )
     });
-    let config = Config::parse(&text, &folder).map_err(|findings| format!("{findings:?}"))?;
+    let mut config = Config::parse(&text, &folder).map_err(|findings| format!("{findings:?}"))?;
+    // Smaller than a configuration may have it: a run is short.
+    config.retention = retention;
     std::fs::create_dir_all(&config.dir)?;
     let settings =
         quorate_mysqld::Settings::new(node.0 as u32, SERVER_PORT, config.mysqld.socket.clone());
     let wall_clock = || EPOCH_MS + turmoil::sim_elapsed().unwrap_or_default().as_millis() as u64;
     let parts = Parts {
-        net: MachineNet::new(node).with_clock(clock),
+        net,
         host: SimulatedHost::new(&machine),
         open_log: Box::new(move || Ok(disk)),
-        exec: Exec::Inline,
+        exec: Exec::Task,
         raft: tokio::runtime::Handle::current(),
         seed: Random::new(seed ^ node.0 << 32 ^ starts).next_u64(),
         settings,
         server_version: VERSION.to_owned(),
         wall_clock: std::sync::Arc::new(wall_clock),
         disk_probe: None,
+        capture: CaptureOptions {
+            entry_bytes_max,
+            // A transaction of many parts is on its way for a while.
+            in_flight_bytes_max: 2 * entry_bytes_max,
+            ..CaptureOptions::default()
+        },
         left_out,
     };
     let bootstrap = node.0 == 1 && starts == 1;

@@ -21,6 +21,13 @@ pub struct Summary {
     pub server_faults: u64,
     pub slow: u64,
     pub orders: u64,
+    pub stalls: u64,
+    pub log_disks: u64,
+    pub purges: u64,
+    pub snapshots: u64,
+    pub clones: u64,
+    pub changes: u64,
+    pub in_parts: u64,
     /// How long no gate passed writes, each time, in simulated milliseconds.
     pub pauses_ms: Vec<u64>,
     /// A number that two runs share if their traces are equal.
@@ -45,6 +52,13 @@ impl From<&Report> for Summary {
             server_faults: report.faults.server_faults,
             slow: report.faults.slow,
             orders: report.faults.orders,
+            stalls: report.faults.stalls,
+            log_disks: report.faults.log_disks,
+            purges: report.rare.purges,
+            snapshots: report.rare.snapshots,
+            clones: report.rare.clones,
+            changes: report.rare.changes,
+            in_parts: report.rare.in_parts,
             pauses_ms: report.pauses.iter().map(ms).collect(),
             trace_hash: hash(&report.trace),
             trace_lines: report.trace.len() as u64,
@@ -78,6 +92,24 @@ impl Total {
         self.runs.iter().filter(|run| run.violation.is_some())
     }
 
+    /// What runs must come to now and then, how often it did, and in how many runs.
+    #[must_use]
+    pub fn rare(&self) -> [(&'static str, u64, usize); 5] {
+        type Count = fn(&Summary) -> u64;
+        let kinds: [(&'static str, Count); 5] = [
+            ("purges", |run| run.purges),
+            ("snapshots taken over", |run| run.snapshots),
+            ("clones", |run| run.clones),
+            ("changes of members", |run| run.changes),
+            ("transactions seen in parts", |run| run.in_parts),
+        ];
+        kinds.map(|(what, of)| {
+            let each = self.runs.iter().map(of);
+            let runs = each.clone().filter(|times| *times > 0).count();
+            (what, each.sum(), runs)
+        })
+    }
+
     /// The numbers, in lines.
     #[must_use]
     pub fn to_text(&self) -> String {
@@ -105,14 +137,20 @@ impl Total {
         );
         let _ = writeln!(
             text,
-            "faults: {} of links, {} crashes and losses of power, {} of servers, {} slow disks; {} orders \
-             of an operator",
+            "faults: {} of links, {} crashes and losses of power, {} of servers, {} slow servers, {} of log \
+             disks, {} machines that stood still; {} orders of an operator",
             sum(|run| run.partitions),
             sum(|run| run.crashes),
             sum(|run| run.server_faults),
             sum(|run| run.slow),
+            sum(|run| run.log_disks),
+            sum(|run| run.stalls),
             sum(|run| run.orders),
         );
+        let rare = self
+            .rare()
+            .map(|(what, sum, runs)| format!("{sum} {what} (in {runs} seeds)"));
+        let _ = writeln!(text, "came to: {}", rare.join(", "));
         let _ = writeln!(
             text,
             "times without a primary: {}; p50 {} ms, p90 {} ms, p99 {} ms, longest {} ms of simulated time",

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use crate::chaos::{Chaos, Faults};
 use crate::cluster::{Cluster, Setup, Violation};
+use crate::faults::Rare;
 use crate::history::Counts;
 
 /// After healing, elections, repairs and clones are over by then.
-const CONVERGED: Duration = Duration::from_secs(60);
+const CONVERGED: Duration = Duration::from_secs(20);
 /// A run in which fewer transactions were committed shows nothing.
 const COMMITS_MIN: u64 = 50;
 
@@ -18,6 +19,7 @@ pub struct Report {
     pub simulated: Duration,
     pub counts: Counts,
     pub faults: Faults,
+    pub rare: Rare,
     /// How long no gate passed writes, each time.
     pub pauses: Vec<Duration>,
     pub violation: Option<Violation>,
@@ -29,7 +31,7 @@ pub struct Report {
 /// Runs one seed with `chaos` of faults. To be called once per process.
 #[must_use]
 pub fn run(setup: &Setup, chaos: Duration) -> Report {
-    let mut cluster = Cluster::new(setup);
+    let mut cluster = Cluster::new(&setup.varied());
     let mut faults = Chaos::new(setup.seed);
     let violation = all_of_it(&mut cluster, &mut faults, chaos).err();
     Report {
@@ -37,6 +39,7 @@ pub fn run(setup: &Setup, chaos: Duration) -> Report {
         simulated: cluster.elapsed(),
         counts: cluster.counts(),
         faults: faults.faults,
+        rare: cluster.rare(),
         pauses: cluster.oracle().pauses().to_vec(),
         nodes: cluster.describe(),
         trace: cluster.trace(),

@@ -21,6 +21,8 @@ pub(crate) const REGISTERS: u64 = 4;
 /// A client that waits longer gives its connection up.
 const ANSWER_MAX: Duration = Duration::from_secs(4);
 const PAUSE_MAX: Duration = Duration::from_millis(30);
+/// One request in so many is a transaction of many rows.
+const LOADS: u64 = 60;
 /// Requests on one connection, about.
 const REQUESTS: u64 = 20;
 
@@ -45,6 +47,11 @@ pub(crate) async fn run_client(world: World, client: u64, mut random: Random) {
         let unique = client << 32 | next;
         let key = random.below(REGISTERS);
         let request = match random.below(5) {
+            _ if random.chance(LOADS) => {
+                let rows = 20 + random.below(200);
+                next += rows;
+                Request::Load { key: unique, rows }
+            }
             0 => Request::Read { key },
             1 => Request::Write(Change::Set { key, value: unique }),
             _ => Request::Write(Change::Insert {
@@ -128,6 +135,12 @@ pub(crate) async fn ask(
         Request::Write(Change::Set { key, value }) => {
             format!("UPDATE r SET v = {value} WHERE k = {key}")
         }
+        Request::Load { key, rows } => {
+            let rows: Vec<String> = (key..key + rows)
+                .map(|key| format!("({key}, {key})"))
+                .collect();
+            format!("INSERT INTO t VALUES {}", rows.join(", "))
+        }
         Request::Read { key } => format!("SELECT v FROM r WHERE k = {key}"),
     };
     let now = || turmoil::sim_elapsed().unwrap_or_default();
@@ -138,7 +151,7 @@ pub(crate) async fn ask(
             let value = answer.scalar().and_then(|value| value.parse().ok());
             value.map_or(Reply::Unknown, Reply::Value)
         }
-        (Ok(Ok(_)), Request::Write(_)) => Reply::Done,
+        (Ok(Ok(_)), Request::Write(_) | Request::Load { .. }) => Reply::Done,
         // What the server itself says of a statement: it takes no writes.
         (Ok(Err(QueryError::Server(error))), _) if error.code == 1290 => Reply::Refused,
         (_, Request::Read { .. }) => Reply::Refused,

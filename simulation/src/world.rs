@@ -6,17 +6,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use quorate_node::Probe;
-use quorate_types::{NodeId, Rule};
+use quorate_types::NodeId;
 
+use crate::cluster::Setup;
 use crate::disk::SimulatedDisk;
 use crate::history::History;
 use crate::mysqld::Machine;
-use crate::network::Clock;
+use crate::network::MachineNet;
 
 pub(crate) struct State {
     pub(crate) machines: BTreeMap<NodeId, Machine>,
     pub(crate) disks: BTreeMap<NodeId, SimulatedDisk>,
-    pub(crate) clocks: BTreeMap<NodeId, Clock>,
+    /// What each machine sees of the network and of time.
+    pub(crate) nets: BTreeMap<NodeId, MachineNet>,
     /// Of the sidecars that run.
     pub(crate) probes: BTreeMap<NodeId, Probe>,
     /// Sidecars that were asked to stop in good order.
@@ -25,17 +27,17 @@ pub(crate) struct State {
     pub(crate) ended: BTreeMap<NodeId, String>,
     /// How often each sidecar was started.
     pub(crate) starts: BTreeMap<NodeId, u64>,
+    /// Orders of operators that nobody answered yet.
+    pub(crate) orders: u64,
+    /// Changes of members that were made.
+    pub(crate) changes: u64,
     /// Whether clients work.
     pub(crate) load: bool,
     pub(crate) history: History,
     pub(crate) trace: Vec<String>,
     /// For the files that the nodes insist to write.
     pub(crate) folder: PathBuf,
-    pub(crate) seed: u64,
-    /// The rule that no node obeys.
-    pub(crate) left_out: Option<Rule>,
-    /// See `Setup::patience`.
-    pub(crate) patience: u64,
+    pub(crate) setup: Setup,
 }
 
 /// A handle of the shared state.

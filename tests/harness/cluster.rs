@@ -178,10 +178,12 @@ impl Cluster {
                     .all(|status| is_whole(status, self.nodes.len(), self.learners.len()))
         })
         .await;
+        let words = || -> String { self.nodes.values().map(NodeProcess::last_words).collect() };
         assert!(
             whole,
-            "cluster in {} is not whole after {bound:?}: {last}",
-            self.dir.display()
+            "cluster in {} is not whole after {bound:?}:\n{}{last}",
+            self.dir.display(),
+            words()
         );
     }
 

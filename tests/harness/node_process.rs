@@ -23,6 +23,9 @@ pub struct NodeProcess {
     child: Option<Child>,
 }
 
+/// How much of a sidecar's log a failure shows.
+const LAST_LINES: usize = 12;
+
 /// DESIGN 9's ports of one node.
 #[derive(Clone, Copy, Debug)]
 pub struct Ports {
@@ -173,6 +176,23 @@ impl NodeProcess {
         }
     }
 
+    /// For whoever reads a failure: the sidecar's threads, or that it ended, and what it said last.
+    #[must_use]
+    pub fn last_words(&self) -> String {
+        let mut text = match self.pid() {
+            None => format!("node {} was not started\n", self.id),
+            Some(pid) => format!("node {}: {}\n", self.id, threads(pid).join(", ")),
+        };
+        let log = std::fs::read_to_string(self.log()).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        for line in &lines[lines.len().saturating_sub(LAST_LINES)..] {
+            text += "  ";
+            text += line;
+            text.push('\n');
+        }
+        text
+    }
+
     /// Waits for the sidecar to end by itself; whether it did so with success.
     pub async fn exited(&mut self, bound: Duration) -> Option<bool> {
         let deadline = tokio::time::Instant::now() + bound;
@@ -215,6 +235,29 @@ impl NodeProcess {
     pub fn owns(&self, path: &Path) -> bool {
         path.starts_with(&self.dir)
     }
+}
+
+/// Name, state (Z: it ended) and system call of each of a process's threads.
+fn threads(pid: u32) -> Vec<String> {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
+        return vec!["it is gone".to_owned()];
+    };
+    let read = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+    tasks
+        .flatten()
+        .map(|task| {
+            let stat = read(task.path().join("stat"));
+            let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.get(..1));
+            let call = read(task.path().join("syscall"));
+            format!(
+                "{} {} {}",
+                read(task.path().join("comm")).trim(),
+                state.unwrap_or("?"),
+                call.split_once(' ')
+                    .map_or(call.trim(), |(number, _)| number)
+            )
+        })
+        .collect()
 }
 
 fn signal_pid(pid: u32, signal: Signal) {

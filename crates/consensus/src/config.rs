@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::{Config, SnapshotPolicy};
+use quorate_types::Rule;
 
 use crate::log::Exec;
 use crate::metrics::Metrics;
@@ -51,6 +52,8 @@ pub struct ConsensusConfig {
     /// was used before; none at the first start of a folder.
     pub sit_out: Option<Duration>,
     pub metrics: Metrics,
+    /// A rule that this node breaks, for a simulation. Production: none.
+    pub left_out: Option<Rule>,
 }
 
 impl ConsensusConfig {
@@ -66,6 +69,7 @@ impl ConsensusConfig {
             exec: Exec::WriterThread,
             sit_out: Some(Timings::default().election_max),
             metrics: Metrics::default(),
+            left_out: None,
         }
     }
 

@@ -19,7 +19,7 @@ fn open<D: quorate_storage::LogDisk>(disk: D, exec: Exec) -> (LogStore, Machine)
     let indexed = index.clone();
     let on_indexed = Box::new(move |last| indexed.on_indexed(last));
     let store = LogStore::open(disk, exec, on_indexed, Metrics::default()).expect("open");
-    let (machine, _) = Machine::open(store.reader(), store.writer(), index).expect("open");
+    let (machine, _) = Machine::open(store.reader(), store.writer(), index, None).expect("open");
     (store, machine)
 }
 
@@ -42,6 +42,11 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, TempDir> for OnSled {
 #[tokio::test]
 async fn the_memory_disk_inline_passes_openrafts_suite() {
     Suite::test_all(InMemory(Exec::Inline)).await.expect("pass");
+}
+
+#[tokio::test]
+async fn the_memory_disk_with_a_task_passes_openrafts_suite() {
+    Suite::test_all(InMemory(Exec::Task)).await.expect("pass");
 }
 
 #[tokio::test]

@@ -73,8 +73,13 @@ impl Consensus {
         let store = LogStore::open(disk, config.exec, on_indexed, config.metrics.clone())
             .map_err(StartError::Log)?;
         let (reader, writer) = (store.reader(), store.writer());
-        let (machine, published) = Machine::open(reader.clone(), writer.clone(), index.clone())
-            .map_err(StartError::Log)?;
+        let (machine, published) = Machine::open(
+            reader.clone(),
+            writer.clone(),
+            index.clone(),
+            config.left_out,
+        )
+        .map_err(StartError::Log)?;
         let starts = reader
             .disk()
             .meta(MetaKey::PeerStarts)
@@ -400,6 +405,14 @@ impl Consensus {
     #[must_use]
     pub fn marks(&self) -> (LogMarks, LogIndex) {
         (self.inner.log.marks(), self.inner.log.first())
+    }
+
+    /// Returns when the entries of this node's log take so many bytes: at once, not at the next
+    /// look. Only the newest of these calls is answered.
+    pub async fn log_takes(&self, bytes: u64) {
+        if self.inner.log.when_it_takes(bytes).await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Notes how large the log is now, in milliseconds since 1970, if the last note is far enough

@@ -8,7 +8,9 @@ use futures_util::{Stream, TryStreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, alias};
 use quorate_storage::{LogRead, MetaKey, Record, Write};
-use quorate_types::{Command, Epoch, GtidSet, LogId, LogIndex, Members, NodeId, Outcome, Settings};
+use quorate_types::{
+    Command, Epoch, GtidSet, LogId, LogIndex, Members, NodeId, Outcome, Rule, Settings,
+};
 use tokio::sync::watch;
 
 use crate::accepted::AcceptedIndex;
@@ -95,6 +97,7 @@ impl Machine {
         log: LogReader,
         writer: Writer,
         accepted: AcceptedIndex,
+        left_out: Option<Rule>,
     ) -> io::Result<(Self, Published)> {
         let mut meta = RaftSnapshotMeta::default();
         let mut state = State::default();
@@ -107,6 +110,7 @@ impl Machine {
             meta = found;
             state = Snapshot::decode(&bytes).map_err(invalid)?.state;
         }
+        state.leave_out(left_out);
         if let Some(last) = meta.last_log_id {
             let first = log.first().max(state.purged().next());
             accepted.load(log.disk(), first, LogIndex(last.index), state.accepted())?;
@@ -338,7 +342,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
         meta: &RaftSnapshotMeta,
         data: SnapshotBytes,
     ) -> io::Result<()> {
-        let Snapshot { state, records } = Snapshot::decode(&data.0).map_err(invalid)?;
+        let Snapshot { mut state, records } = Snapshot::decode(&data.0).map_err(invalid)?;
+        state.leave_out(self.state.left_out());
         let own = Snapshot {
             state: state.clone(),
             records: Vec::new(),

@@ -356,3 +356,32 @@ async fn nobody_is_ever_given_less_than_what_was_accepted() {
         cluster.stop().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_entry_that_makes_the_log_too_large_wakes_who_waits_for_that() {
+    let mut cluster = Cluster::start(1).await;
+    let mut writer = Writer::begin(&cluster, 1).await;
+    let node = writer.node.clone();
+    let size = || {
+        let (marks, first) = node.marks();
+        marks.retained(first)
+    };
+    let bound = Duration::from_secs(10);
+    for _ in 0..2 {
+        let wanted = size() + 1000;
+        let waiter = node.clone();
+        let told = tokio::spawn(async move { waiter.log_takes(wanted).await });
+        while size() < wanted {
+            assert!(!told.is_finished(), "told of {wanted} at {}", size());
+            writer.write().await;
+        }
+        let told = tokio::time::timeout(bound, told).await;
+        told.expect("told").expect("it ran");
+        let at_once = node.log_takes(wanted);
+        tokio::time::timeout(bound, at_once).await.expect("so");
+        let applied = node.applied_state().borrow().index();
+        writer.purge(applied).await;
+        free(&node).await;
+    }
+    cluster.stop().await;
+}

@@ -16,7 +16,7 @@ use std::time::Duration;
 use quorate_consensus::Consensus;
 use quorate_mysqld::{CheckFinding, ControlError, Host, Marker, ReplicationSource};
 use quorate_net::Net;
-use quorate_replication::CaptureMetrics;
+use quorate_replication::{CaptureMetrics, CaptureOptions};
 use quorate_role::{Input, Job, JobId, JobResult};
 use quorate_types::{ClusterId, Epoch, Incarnation, NodeId, Rule, Uuid, chain};
 use tokio::sync::{Mutex, mpsc, watch};
@@ -50,6 +50,7 @@ pub(crate) struct JobContext<N, H: Host> {
     pub(crate) guard_session: watch::Receiver<Option<u64>>,
     pub(crate) enable_events: bool,
     pub(crate) inputs: mpsc::Sender<Input>,
+    pub(crate) capture: CaptureOptions,
     pub(crate) left_out: Option<Rule>,
     pub(crate) clone: CloneParts,
     /// What the running job is at, for people.

@@ -10,6 +10,7 @@ use quorate_consensus::{Consensus, ConsensusConfig, FatalError, Timings};
 use quorate_mysqld::{Host, HostError, Marker, Settings};
 use quorate_net::{Listener, Net, Tls, TlsError, require_tls_or_loopback};
 use quorate_proxy::RoleWatch;
+use quorate_replication::CaptureOptions;
 use quorate_role::Input;
 use quorate_storage::LogDisk;
 use quorate_types::{ClusterId, ClusterView, NodeId, Rule, SplitMix64};
@@ -109,6 +110,7 @@ pub(crate) struct Known<N: Net, H: Host> {
     pub(crate) random: SplitMix64,
     pub(crate) wall_clock: Arc<dyn Fn() -> u64 + Send + Sync>,
     pub(crate) disk_probe: Option<PathBuf>,
+    pub(crate) capture: CaptureOptions,
     pub(crate) left_out: Option<Rule>,
 }
 
@@ -170,6 +172,7 @@ impl Node {
             random,
             wall_clock: parts.wall_clock,
             disk_probe: parts.disk_probe,
+            capture: parts.capture,
             left_out: parts.left_out,
         };
         let mut registry = Registry::default();
@@ -298,6 +301,7 @@ async fn start_consensus<N: Net, H: Host, D: LogDisk>(
         metrics,
         exec,
         sit_out: config.sit_out.filter(|_| sits_out),
+        left_out: known.left_out,
         dial: Arc::new(move |node| book.grpc(node)),
         ..config
     };

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use quorate_consensus::Exec;
 use quorate_mysqld::{Host, Settings};
 use quorate_net::Net;
+use quorate_replication::CaptureOptions;
 use quorate_storage::LogDisk;
 use quorate_types::Rule;
 
@@ -30,6 +31,8 @@ pub struct Parts<N: Net, H: Host, D: LogDisk> {
     pub wall_clock: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// A file to write on the server's disk, to see whether the disk answers.
     pub disk_probe: Option<PathBuf>,
+    /// How large what capture proposes may be: the defaults in production.
+    pub capture: CaptureOptions,
     /// A rule that this node breaks, for a simulation that shows what it is for. Production: none.
     pub left_out: Option<Rule>,
 }

@@ -32,6 +32,9 @@ const LOOK: Duration = Duration::from_millis(200);
 /// A report older than this says nothing any more.
 pub(crate) const REPORT_MAX: Duration = Duration::from_secs(2);
 
+/// A client of a node's admin service.
+pub type AdminConnection = AdminClient<Channel>;
+
 /// What a peer said last, and when.
 pub(crate) type Reports = BTreeMap<NodeId, (NodeReport, Instant)>;
 
@@ -41,7 +44,7 @@ pub fn admin_client<N: Net>(
     tls: Option<&Tls>,
     node: NodeId,
     endpoint: &Endpoint,
-) -> AdminClient<Channel> {
+) -> AdminConnection {
     let endpoint = endpoint.clone();
     following_client(net, tls, node, move || Some(endpoint.clone()))
 }

@@ -14,7 +14,7 @@ use quorate_consensus::{
 use quorate_proxy::RoleWatch;
 use quorate_role::Input;
 use quorate_types::{
-    ClusterView, Command, LeaderId, LogIndex, LogState, NodeView, Retention, Role,
+    ClusterView, Command, LeaderId, LogIndex, LogState, NodeView, Retention, Role, Rule,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
@@ -26,7 +26,7 @@ use crate::recent::Recent;
 use crate::roles::Roles;
 
 const LOOK: Duration = Duration::from_millis(500);
-/// The same where writes may have to stop soon: a fast primary fills a small budget in a second.
+/// The same where writes may have to stop soon, or go on.
 const LOOK_NEAR: Duration = Duration::from_millis(50);
 /// How long the log may take to agree: it needs a quorum, and that may be gone.
 const STEP_MAX: Duration = Duration::from_secs(10);
@@ -56,6 +56,7 @@ pub(crate) struct Retainer {
     pub(crate) recent: Recent,
     pub(crate) metrics: LogMetrics,
     pub(crate) kept: watch::Sender<Kept>,
+    pub(crate) left_out: Option<Rule>,
 }
 
 /// What lasts from one look to the next.
@@ -64,11 +65,19 @@ struct Progress {
     /// The snapshot that was asked for, so that the log may go up to this entry.
     snapshot: Option<(LogIndex, Instant)>,
     measured: Option<(Instant, u64)>,
-    is_full: bool,
 }
 
 impl Retainer {
     pub(crate) async fn run(self) {
+        tokio::select! {
+            () = self.keep_limits() => {}
+            // On its own: a step of the other may wait for a quorum, while a fast primary fills a
+            // small budget in a second.
+            () = self.watch_budget() => {}
+        }
+    }
+
+    async fn keep_limits(&self) {
         let mut progress = Progress::default();
         loop {
             let is_near = self.kept.borrow().log.bytes >= self.config.budget_bytes / 2;
@@ -87,13 +96,12 @@ impl Retainer {
             let retention = self.purge(&marks, first, now_ms, &state).await;
             self.free(first, &mut progress).await;
             let log = self.measure(now_ms, &mut progress).await;
-            self.watch_budget(log, &mut progress).await;
-            let log = LogState {
-                is_full: progress.is_full,
-                ..log
-            };
-            self.metrics.set(&log, retention.purged);
-            self.kept.send_replace(Kept { log, retention });
+            self.kept.send_modify(|kept| {
+                let is_full = kept.log.is_full;
+                let log = LogState { is_full, ..log };
+                self.metrics.set(&log, retention.purged);
+                *kept = Kept { log, retention };
+            });
         }
     }
 
@@ -147,6 +155,9 @@ impl Retainer {
         let plan = self.plan(&raft, &cluster, state, &retention).await;
         let is_pressed = plan.is_pressed;
         let mut verdict = plan.judge();
+        if self.left_out == Some(Rule::PurgeNeedsCopies) {
+            verdict.upto = retention.wanted;
+        }
         if let Some((_, permit)) = state.permits.current()
             && permit.pinned < verdict.upto
         {
@@ -283,29 +294,42 @@ impl Retainer {
             disk_bytes: files,
             budget_bytes: self.config.budget_bytes,
             age_ms: written.map_or(0, |at| now_ms.saturating_sub(at)),
-            is_full: progress.is_full,
+            is_full: false,
         }
     }
 
     /// Tells role control when writes must stop, and when they may go on.
-    async fn watch_budget(&self, log: LogState, progress: &mut Progress) {
-        let is_full = match progress.is_full {
-            false => log.bytes >= self.config.full_bytes(),
-            true => log.bytes >= self.config.room_bytes(),
-        };
-        if is_full == progress.is_full {
-            return;
+    async fn watch_budget(&self) {
+        loop {
+            self.consensus.log_takes(self.config.full_bytes()).await;
+            self.on_budget(true).await;
+            while self.log_bytes() >= self.config.room_bytes() {
+                tokio::time::sleep(LOOK_NEAR).await;
+            }
+            self.on_budget(false).await;
         }
-        progress.is_full = is_full;
-        let percent = log.bytes / (log.budget_bytes / 100).max(1);
+    }
+
+    /// What the entries of this node's log take.
+    fn log_bytes(&self) -> u64 {
+        let (marks, first) = self.consensus.marks();
+        marks.retained(first)
+    }
+
+    async fn on_budget(&self, is_full: bool) {
+        let bytes = self.log_bytes();
+        let percent = bytes / (self.config.budget_bytes / 100).max(1);
         let what = match is_full {
             true => format!(
-                "the log has {} bytes, {percent} % of its budget: the primary takes no writes until \
-                 some of it can be purged",
-                log.bytes
+                "the log has {bytes} bytes, {percent} % of its budget: the primary takes no writes \
+                 until some of it can be purged"
             ),
             false => format!("the log has {percent} % of its budget: writes go on"),
         };
+        self.kept.send_modify(|kept| {
+            kept.log.is_full = is_full;
+            kept.log.bytes = bytes;
+        });
         match is_full {
             true => tracing::warn!("{what}"),
             false => tracing::info!("{what}"),

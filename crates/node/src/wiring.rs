@@ -429,6 +429,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             guard_session,
             enable_events: known.config.mysqld.enable_events,
             inputs: self.inputs.clone(),
+            capture: known.capture,
             left_out: known.left_out,
             clone: self.clone_parts(health),
             doing,
@@ -509,6 +510,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             recent: self.recent.clone(),
             metrics,
             kept,
+            left_out: self.known.left_out,
         };
         self.tasks.spawn(retainer.run());
         changes

@@ -226,6 +226,7 @@ fn parts<H: Host>(
         settings,
         server_version,
         wall_clock: Arc::new(wall_clock),
+        capture: quorate_node::CaptureOptions::default(),
         left_out: None,
         disk_probe: Some(config.dir.join("disk-probe")),
     })

@@ -1,5 +1,6 @@
 use std::ops::Range;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_types::LogIndex;
@@ -95,6 +96,12 @@ pub trait LogDisk: Send + 'static {
     /// # Errors
     /// The disk's. Durability is unknown then.
     fn sync(&mut self) -> Result<(), Error>;
+
+    /// How long a sync still takes beyond its call: whoever syncs in simulated time waits so long and
+    /// asks again, until it is nothing. A real disk's call blocks.
+    fn sync_wait(&mut self) -> Duration {
+        Duration::ZERO
+    }
 
     /// Does what nobody waits for, at a time when nobody waits.
     ///

@@ -115,6 +115,13 @@ impl MemoryDisk {
         self.lock().fail_next_sync = true;
     }
 
+    /// What was to fail next does not; what failed has failed.
+    pub fn fail_no_more(&self) {
+        let mut shared = self.lock();
+        shared.fail_next_write = false;
+        shared.fail_next_sync = false;
+    }
+
     /// Writes beyond this many bytes of contents fail as on a full disk.
     pub fn set_bytes_max(&self, bytes_max: Option<u64>) {
         self.lock().bytes_max = bytes_max;

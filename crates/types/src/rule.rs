@@ -22,4 +22,10 @@ pub enum Rule {
     ErrantIsCloned,
     /// A node that was started again neither votes nor stands for one lease.
     SitOutTheLease,
+    /// The parts of a transaction that is not complete end with their epoch.
+    PartsEndWithTheEpoch,
+    /// A snapshot brings the set of accepted transactions.
+    SnapshotHasTheSet,
+    /// What goes from the log is in as many servers as may fail, and one more.
+    PurgeNeedsCopies,
 }

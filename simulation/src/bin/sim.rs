@@ -530,5 +530,11 @@ fn ci() -> anyhow::Result<bool> {
     print!("{}", total.to_text());
     let failed = print_failures(&total, &options);
     well &= verdict("seeds", seeds - failed, failed);
+    for (what, times, _) in total.rare() {
+        if times == 0 {
+            println!("no {what} in {seeds} seeds: they show nothing of it");
+            well = false;
+        }
+    }
     Ok(well)
 }

@@ -6,11 +6,13 @@ mod equal_logs_equal_states;
 mod histories_are_prefixes;
 mod one_gate_serves;
 mod only_accepted_is_visible;
+mod purged_is_executed;
 mod registers_are_linearizable;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use quorate_types::NodeId;
+use quorate_types::{LogIndex, NodeId};
 
 use crate::cluster::Violation;
 use crate::mysqld::{Machine, Visible};
@@ -23,6 +25,9 @@ pub struct Oracle {
     states: equal_logs_equal_states::Watch,
     gates: one_gate_serves::Watch,
     prefixes: histories_are_prefixes::Watch,
+    purged: purged_is_executed::Watch,
+    /// First parts of transactions that somebody saw half done.
+    in_parts: BTreeSet<LogIndex>,
 }
 
 impl Oracle {
@@ -43,12 +48,15 @@ impl Oracle {
             .map(|(node, probe)| (*node, probe.applied_state()))
             .collect();
         self.states.look(&states)?;
+        self.in_parts
+            .extend(states.iter().filter_map(|(_, state)| state.open_since));
         let visible: Vec<Visible> = world
             .machines
             .values()
             .flat_map(Machine::take_visible)
             .collect();
         self.visible.look(&states, &visible)?;
+        self.purged.look(world, &states)?;
         if !visible.is_empty() {
             self.prefixes.look(&world.machines)?;
         }
@@ -56,7 +64,10 @@ impl Oracle {
             .probes
             .iter()
             .filter_map(|(node, probe)| {
-                let epoch = probe.serves(world.clocks[node].read(now))?;
+                let net = &world.nets[node];
+                // On a machine that stands still nothing passes.
+                let now = net.is_running().then(|| net.time(now))?;
+                let epoch = probe.serves(now)?;
                 Some((*node, epoch))
             })
             .collect();
@@ -78,6 +89,16 @@ impl Oracle {
     /// The node whose gate passes writes now.
     pub(crate) fn serving(&self) -> Option<NodeId> {
         self.gates.serving()
+    }
+
+    /// How many transactions were seen half done.
+    pub(crate) fn in_parts(&self) -> u64 {
+        self.in_parts.len() as u64
+    }
+
+    /// How often the log was purged.
+    pub(crate) fn purges(&self) -> u64 {
+        self.purged.purges()
     }
 
     /// How long no gate passed writes, each time that none did after one had.

@@ -163,6 +163,7 @@ impl Host for SimulatedHost {
         self.machine.with(|state| {
             if let Some(new) = state.folders.remove(&cloned.folder) {
                 state.folders.insert(self.folder.clone(), new);
+                state.clones += 1;
             }
         });
         Ok(())
@@ -177,6 +178,7 @@ impl Host for SimulatedHost {
                 && let Some(new) = state.folders.remove(&cloned)
             {
                 state.folders.insert(self.folder.clone(), new);
+                state.clones += 1;
             }
         });
         Ok(())

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use quorate_mysqld::Marker;
-use quorate_types::{Gtid, NodeId, Uuid};
+use quorate_types::{Gtid, GtidSet, NodeId, Uuid};
 use tokio::sync::mpsc;
 
 use super::binlog::Binlogs;
@@ -73,6 +73,10 @@ pub(crate) struct State {
     pub(crate) visible: Vec<Visible>,
     /// Counts the starts of the sidecar.
     pub(crate) sidecar: u64,
+    /// Copies of another server's data that became this one's.
+    pub(crate) clones: u64,
+    /// What a folder had executed that was lost: that is a failure, and not nothing.
+    pub(crate) lost: GtidSet,
     next_process: u64,
 }
 
@@ -97,6 +101,8 @@ impl Machine {
             random: Random::new(seed),
             visible: Vec::new(),
             sidecar: 0,
+            clones: 0,
+            lost: GtidSet::new(),
             next_process: 0,
         };
         let machine = Self {
@@ -131,6 +137,20 @@ impl Machine {
     #[must_use]
     pub fn engine(&self) -> Option<Engine> {
         self.with(|state| Some(state.folders.get(&self.data_folder())?.engine.clone()))
+    }
+
+    /// Whether a server of this machine executed all that, in whichever folder that is now.
+    pub(crate) fn ever_executed(&self, needed: &GtidSet) -> bool {
+        self.with(|state| {
+            let mut sets = state.folders.values().map(|folder| &folder.engine.executed);
+            sets.any(|executed| executed.contains_set(needed)) || state.lost.contains_set(needed)
+        })
+    }
+
+    /// How often this machine's server got its data from another one.
+    #[must_use]
+    pub fn clones(&self) -> u64 {
+        self.with(|state| state.clones)
     }
 
     pub(crate) fn data_folder(&self) -> PathBuf {

@@ -93,20 +93,27 @@ fn quoted(text: &str) -> Vec<String> {
     parts.map(str::to_owned).collect()
 }
 
-/// `INSERT INTO t VALUES (k, v)`, `UPDATE r SET v = V WHERE k = K`.
+/// `INSERT INTO t VALUES (k, v), …`, `UPDATE r SET v = V WHERE k = K`.
 fn changes(sql: &str) -> Option<Vec<Change>> {
-    let change = match (&sql[..6], &numbers(sql)[..]) {
-        ("INSERT", [key, value]) => Change::Insert {
+    let numbers = numbers(sql);
+    let (pairs, rest) = numbers.as_chunks::<2>();
+    match (&sql[..6], pairs) {
+        _ if pairs.is_empty() || !rest.is_empty() => None,
+        ("INSERT", pairs) => Some(
+            pairs
+                .iter()
+                .map(|[key, value]| Change::Insert {
+                    key: *key,
+                    value: *value,
+                })
+                .collect(),
+        ),
+        ("UPDATE", [[value, key]]) => Some(vec![Change::Set {
             key: *key,
             value: *value,
-        },
-        ("UPDATE", [value, key]) => Change::Set {
-            key: *key,
-            value: *value,
-        },
-        _ => return None,
-    };
-    Some(vec![change])
+        }]),
+        _ => None,
+    }
 }
 
 async fn select(process: &Arc<Process>, sql: &str) -> Answer {

@@ -83,3 +83,51 @@ pub(super) fn primary_changes_while_cloning(cluster: &mut Cluster) -> Result<(),
     cluster.kill_server(node);
     cluster.run_until("it was cloned", seconds(90), is_mended(others[0]))
 }
+
+pub(super) fn away_past_the_purge(cluster: &mut Cluster) -> Result<(), Violation> {
+    let node = primary(cluster)?;
+    let replica = cluster.others(node)[0];
+    let log_of = |cluster: &Cluster, node| {
+        let probe = cluster.probe(node);
+        probe.map_or_else(Default::default, |probe| probe.applied_state())
+    };
+    let has = log_of(cluster, replica).index();
+    cluster.kill_sidecar(replica);
+    cluster.kill_server(replica);
+    // What it reported last counts for a while.
+    let purged = move |cluster: &Cluster| log_of(cluster, node).purged.0 > has.0 + 200;
+    cluster.run_until("the log is purged", seconds(20), purged)?;
+    let before = (cluster.snapshots(replica), cluster.clones(replica));
+    cluster.start_sidecar(replica);
+    cluster.run_until("it has the state and the data", seconds(30), |cluster| {
+        cluster.snapshots(replica) > before.0 && cluster.clones(replica) > before.1
+    })?;
+    // It is as good as any other.
+    for _ in 0..5 {
+        cluster.switch_over(replica);
+        cluster.run_for(seconds(2))?;
+        if cluster.primary() == Some(replica) {
+            return cluster.write(replica, seconds(5)).map(drop);
+        }
+    }
+    Err(Violation(
+        "the node that was cloned is never primary".to_owned(),
+    ))
+}
+
+pub(super) fn cloned_while_purging(cluster: &mut Cluster) -> Result<(), Violation> {
+    for round in 0..3 {
+        let node = primary(cluster)?;
+        let replica = cluster.others(node)[round % 2];
+        let before = cluster.clones(replica);
+        cluster.make_errant(replica);
+        cluster.run_until("it was cloned", seconds(40), |cluster| {
+            cluster.clones(replica) > before
+        })?;
+        cluster.run_until("it is mended", seconds(30), is_mended(replica))?;
+    }
+    match cluster.rare().purges {
+        0 => Err(Violation("nothing was purged".to_owned())),
+        _ => Ok(()),
+    }
+}

@@ -3,6 +3,8 @@
 
 mod clones;
 mod crashes;
+mod disks;
+mod members;
 mod partitions;
 mod servers;
 mod switchovers;
@@ -33,6 +35,7 @@ pub struct Scenario {
     pub answers: &'static str,
     story: Story,
     patience: u64,
+    log_bytes: u64,
 }
 
 impl Scenario {
@@ -42,6 +45,7 @@ impl Scenario {
             answers,
             story,
             patience: 1,
+            log_bytes: 0,
         }
     }
 
@@ -50,11 +54,17 @@ impl Scenario {
         Self { patience, ..self }
     }
 
+    /// With a log that goes so soon: see [`Setup::log_bytes`].
+    const fn keeping(self, log_bytes: u64) -> Self {
+        Self { log_bytes, ..self }
+    }
+
     /// Tells it. To be called once per process.
     #[must_use]
     pub fn run(&self, setup: &Setup) -> Told {
         let setup = Setup {
             patience: self.patience,
+            log_bytes: self.log_bytes,
             ..setup.clone()
         };
         tell(&setup, self.story)
@@ -238,6 +248,54 @@ pub const SCENARIOS: &[Scenario] = &[
         "primary-changes-while-cloning",
         "R13: a permit outlives its leader, or is asked for again",
         clones::primary_changes_while_cloning,
+    ),
+    Scenario::new(
+        "away-past-the-purge",
+        "A4: a node for which the log has nothing left gets the state and a copy, and can be primary",
+        clones::away_past_the_purge,
+    )
+    .keeping(12 << 10),
+    Scenario::new(
+        "cloned-while-purging",
+        "A4: what a copy lacks stays in the log until the copy has it",
+        clones::cloned_while_purging,
+    )
+    .keeping(12 << 10),
+    Scenario::new(
+        "voter-goes-and-comes",
+        "A28: a voter is removed and comes back under load, while leaders die",
+        members::voter_goes_and_comes,
+    )
+    .keeping(24 << 10),
+    Scenario::new(
+        "primary-is-removed",
+        "A28: a primary that is taken out hands over, and serves nothing afterwards",
+        members::primary_is_removed,
+    ),
+    Scenario::new(
+        "removed-while-cut-off",
+        "A28: a voter that does not hear of its removal disturbs nobody",
+        members::removed_while_cut_off,
+    ),
+    Scenario::new(
+        "leader-dies-between-parts",
+        "a transaction of which only some parts are in the log is nowhere, or whole",
+        disks::leader_dies_between_parts,
+    ),
+    Scenario::new(
+        "primary-stands-still",
+        "A17: a primary that stood still for longer than its lease serves nothing that is old",
+        disks::primary_stands_still,
+    ),
+    Scenario::new(
+        "log-disk-hangs",
+        "a log that cannot be synced stops no majority, and its node goes on when it can",
+        disks::log_disk_hangs,
+    ),
+    Scenario::new(
+        "log-disk-fails",
+        "after a failed sync the process ends, and its next start knows what is durable",
+        disks::log_disk_fails,
     ),
 ];
 

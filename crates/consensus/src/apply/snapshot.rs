@@ -215,6 +215,7 @@ fn read_state(reader: &mut Reader<'_>) -> Result<State, CodecError> {
         settings,
         purged: LogIndex(reader.number()?),
         permits: read_permits(reader)?,
+        left_out: None,
     })
 }
 

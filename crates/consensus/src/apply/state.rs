@@ -1,6 +1,6 @@
 use quorate_types::{
     AcceptErrant, Command, Epoch, FRAGMENT_FIRST, Fragment, Gtid, GtidSet, LogId, LogIndex,
-    Members, NodeId, Outcome, Rejection, Settings, Standing, TransactionBatch,
+    Members, NodeId, Outcome, Rejection, Rule, Settings, Standing, TransactionBatch,
 };
 
 use super::permit::Permits;
@@ -28,6 +28,8 @@ pub struct State {
     pub(super) settings: Settings,
     pub(super) purged: LogIndex,
     pub(super) permits: Permits,
+    /// A rule that is not obeyed, for a simulation: no part of the state.
+    pub(super) left_out: Option<Rule>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +74,7 @@ impl Default for State {
             settings: Settings::default(),
             purged: LogIndex::ZERO,
             permits: Permits::default(),
+            left_out: None,
         }
     }
 }
@@ -142,6 +145,18 @@ impl State {
         }
     }
 
+    /// Breaks a rule from now on, as a simulation wants it; of a state that came from a snapshot.
+    pub(crate) fn leave_out(&mut self, rule: Option<Rule>) {
+        self.left_out = rule;
+        if rule == Some(Rule::SnapshotHasTheSet) {
+            self.accepted = GtidSet::new();
+        }
+    }
+
+    pub(crate) fn left_out(&self) -> Option<Rule> {
+        self.left_out
+    }
+
     /// Whether this program knows the rules that hold after `command`. A node stops before
     /// applying one that it does not understand: applying it by old rules would split the nodes.
     #[must_use]
@@ -188,7 +203,9 @@ impl State {
         self.epoch = epoch;
         self.set_primary = Some(id);
         self.next_number = 1;
-        self.open = None;
+        if self.left_out != Some(Rule::PartsEndWithTheEpoch) {
+            self.open = None;
+        }
         Outcome::PrimarySet {
             epoch: self.epoch(),
         }

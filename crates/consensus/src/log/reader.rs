@@ -7,6 +7,7 @@ use futures_util::{Stream, stream};
 use openraft::{OptionalSend, RaftLogReader};
 use quorate_storage::LogRead;
 use quorate_types::LogIndex;
+use tokio::sync::oneshot;
 
 use crate::codec;
 use crate::log::tail::{Tail, entry_bytes};
@@ -23,6 +24,27 @@ pub(super) struct State {
     pub(super) vote: Option<RaftVote>,
     pub(super) purged: Option<RaftLogId>,
     pub(super) marks: LogMarks,
+    /// Whom to tell when the log takes so many bytes.
+    pub(super) awaited: Option<(u64, oneshot::Sender<()>)>,
+}
+
+impl State {
+    /// The first entry that is there, or would be if the log is empty.
+    fn first(&self) -> LogIndex {
+        LogIndex(self.purged.map_or(0, |purged| purged.index + 1))
+    }
+
+    /// To be called when the log grew.
+    pub(super) fn tell_size(&mut self) {
+        let first = self.first();
+        let reached = self
+            .awaited
+            .take_if(|(bytes, _)| self.marks.retained(first) >= *bytes);
+        if let Some((_, waiter)) = reached {
+            // A waiter that went away no longer wants to know.
+            let _ = waiter.send(());
+        }
+    }
 }
 
 /// Reads the log: its tail from memory, the rest from the disk.
@@ -45,7 +67,16 @@ impl LogReader {
 
     /// The first entry that is there, or would be if the log is empty.
     pub(crate) fn first(&self) -> LogIndex {
-        LogIndex(self.state().purged.map_or(0, |purged| purged.index + 1))
+        self.state().first()
+    }
+
+    /// Tells when the log takes so many bytes; whoever asked before is not told any more.
+    pub(crate) fn when_it_takes(&self, bytes: u64) -> oneshot::Receiver<()> {
+        let (waiter, reached) = oneshot::channel();
+        let mut state = self.state();
+        state.awaited = Some((bytes, waiter));
+        state.tell_size();
+        reached
     }
 
     /// How large the log was when.
@@ -70,7 +101,7 @@ impl LogReader {
         read: impl FnOnce(&DiskReader) -> T + Send + 'static,
     ) -> io::Result<T> {
         match self.exec {
-            Exec::Inline => Ok(read(&self.disk)),
+            Exec::Inline | Exec::Task => Ok(read(&self.disk)),
             Exec::WriterThread => {
                 let disk = self.disk.clone();
                 tokio::task::spawn_blocking(move || read(&disk))

@@ -62,6 +62,7 @@ impl LogStore {
             vote,
             purged,
             marks: load_marks(&reader, LogIndex(first), LogIndex(next))?,
+            awaited: None,
         }));
         let synced = state.clone();
         let on_synced = Box::new(move |append| {
@@ -209,6 +210,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             for record in &records {
                 state.marks.append(record.index, record.bytes.len());
             }
+            state.tell_size();
             state.tail.append(&entries)
         };
         self.last = entries.last().map(|entry| entry.log_id).or(self.last);

@@ -31,8 +31,11 @@ const LAZY_BYTES_MAX: u64 = 256 << 10;
 pub enum Exec {
     /// On a thread of their own, in production: a sync blocks.
     WriterThread,
-    /// Where they are asked for, in the simulation, whose order threads would break.
+    /// Where they are asked for, in tests.
     Inline,
+    /// In a task of the runtime, in the simulation, whose order threads would break: a sync takes as
+    /// long as the disk says.
+    Task,
 }
 
 /// Why the log can no longer be written. The process must stop: durability is unknown.
@@ -95,7 +98,7 @@ enum Target {
     Inline(Arc<Mutex<Option<Box<dyn Groups>>>>),
 }
 
-/// The queue of the writer's thread. What nobody waits for does not wake it: it goes along with
+/// The queue of the writer's thread or task. What nobody waits for does not wake it: it goes along with
 /// what comes next.
 #[derive(Clone)]
 struct Thread {
@@ -135,14 +138,16 @@ impl Writer {
         let to = match exec {
             Exec::Inline => Target::Inline(Arc::new(Mutex::new(Some(Box::new(owner))))),
             Exec::WriterThread => {
-                let (queue, mut requests) = mpsc::channel(QUEUE_MAX);
+                let (thread, mut requests) = Thread::new();
                 std::thread::Builder::new()
                     .name("log-writer".into())
                     .spawn(move || serve(&mut owner, &mut requests))?;
-                Target::Thread(Thread {
-                    queue,
-                    lazy: Arc::default(),
-                })
+                Target::Thread(thread)
+            }
+            Exec::Task => {
+                let (thread, requests) = Thread::new();
+                tokio::spawn(serve_in_task(owner, requests));
+                Target::Thread(thread)
             }
         };
         Ok(Self { to, failed })
@@ -213,6 +218,12 @@ impl Writer {
 }
 
 impl Thread {
+    fn new() -> (Self, mpsc::Receiver<Message>) {
+        let (queue, requests) = mpsc::channel(QUEUE_MAX);
+        let lazy = Arc::default();
+        (Self { queue, lazy }, requests)
+    }
+
     async fn send(&self, request: Request) -> Result<(), SendError<()>> {
         let is_lazy = matches!(request.done, Done::Lazy | Done::Indexed(_));
         if is_lazy && self.keep(&request) {
@@ -261,19 +272,42 @@ impl Request {
 /// The writer thread's loop; it ends when nobody can ask any more, or by [`Writer::close`].
 fn serve<D: LogDisk>(owner: &mut Owner<D>, requests: &mut mpsc::Receiver<Message>) {
     while let Some(Message::Requests(mut group)) = requests.blocking_recv() {
-        let mut open = true;
-        while open && group.len() < GROUP_MAX {
-            match requests.try_recv() {
-                Ok(Message::Requests(mut more)) => group.append(&mut more),
-                Ok(Message::Close) => open = false,
-                Err(_) => break,
-            }
-        }
+        let open = gather(&mut group, requests);
         owner.run(group);
         if !open {
             break;
         }
     }
+}
+
+/// The same in simulated time.
+async fn serve_in_task<D: LogDisk>(mut owner: Owner<D>, mut requests: mpsc::Receiver<Message>) {
+    while let Some(Message::Requests(mut group)) = requests.recv().await {
+        let open = gather(&mut group, &mut requests);
+        let written = owner.write(group);
+        while !written.waiting.is_empty() {
+            match owner.disk.sync_wait() {
+                Duration::ZERO => break,
+                wait => tokio::time::sleep(wait).await,
+            }
+        }
+        owner.finish(written);
+        if !open {
+            break;
+        }
+    }
+}
+
+/// Adds to a group what waits already; whether more may come.
+fn gather(group: &mut Vec<Request>, requests: &mut mpsc::Receiver<Message>) -> bool {
+    while group.len() < GROUP_MAX {
+        match requests.try_recv() {
+            Ok(Message::Requests(mut more)) => group.append(&mut more),
+            Ok(Message::Close) => return false,
+            Err(_) => break,
+        }
+    }
+    true
 }
 
 struct Owner<D> {
@@ -283,38 +317,21 @@ struct Owner<D> {
     fail: watch::Sender<Option<WriteError>>,
 }
 
-impl<D: LogDisk> Owner<D> {
-    fn write(&mut self, writes: Vec<Write>, sync: bool) -> Result<(), WriteError> {
-        // A failed sync is final: whatever the disk would say now, the log has a hole.
-        if let Some(error) = self.fail.borrow().clone() {
-            return Err(error);
-        }
-        let mut result = self.disk.write(writes);
-        if sync && result.is_ok() {
-            result = self.disk.sync();
-        }
-        result.map_err(|error| self.failed(error))
-    }
-
-    /// After the answers: what the disk still has to do keeps nobody waiting.
-    fn tidy(&mut self) {
-        if self.fail.borrow().is_none()
-            && let Err(error) = self.disk.tidy()
-        {
-            self.failed(error);
-        }
-    }
-
-    fn failed(&self, error: quorate_storage::Error) -> WriteError {
-        let error = WriteError::Disk(Arc::new(error));
-        tracing::error!(%error, cause = ?error, "the log cannot be written; the node must stop");
-        self.fail.send_replace(Some(error.clone()));
-        error
-    }
+/// A group that was written, and whom to tell once it is synced.
+struct Written {
+    start: Instant,
+    result: Result<(), WriteError>,
+    waiting: Vec<Done>,
+    indexed: Option<LogIndex>,
 }
 
-impl<D: LogDisk> Groups for Owner<D> {
-    fn run(&mut self, group: Vec<Request>) {
+impl<D: LogDisk> Owner<D> {
+    /// A failed sync is final: whatever the disk would say now, the log has a hole.
+    fn unless_failed(&self) -> Result<(), WriteError> {
+        self.fail.borrow().clone().map_or(Ok(()), Err)
+    }
+
+    fn write(&mut self, group: Vec<Request>) -> Written {
         let start = Instant::now();
         let mut writes = Vec::new();
         let mut waiting = Vec::new();
@@ -327,7 +344,29 @@ impl<D: LogDisk> Groups for Owner<D> {
                 done => waiting.push(done),
             }
         }
-        let result = self.write(writes, !waiting.is_empty());
+        let mut result = self.unless_failed();
+        if result.is_ok() {
+            result = self.disk.write(writes).map_err(|error| self.failed(error));
+        }
+        Written {
+            start,
+            result,
+            waiting,
+            indexed,
+        }
+    }
+
+    /// Syncs a group if somebody waits for that, and tells whoever waits.
+    fn finish(&mut self, written: Written) {
+        let Written {
+            start,
+            mut result,
+            waiting,
+            indexed,
+        } = written;
+        if result.is_ok() && !waiting.is_empty() {
+            result = self.disk.sync().map_err(|error| self.failed(error));
+        }
         if !waiting.is_empty() {
             self.metrics.on_group(waiting.len(), start.elapsed());
         }
@@ -355,6 +394,29 @@ impl<D: LogDisk> Groups for Owner<D> {
             }
         }
         self.tidy();
+    }
+
+    /// After the answers: what the disk still has to do keeps nobody waiting.
+    fn tidy(&mut self) {
+        if self.fail.borrow().is_none()
+            && let Err(error) = self.disk.tidy()
+        {
+            self.failed(error);
+        }
+    }
+
+    fn failed(&self, error: quorate_storage::Error) -> WriteError {
+        let error = WriteError::Disk(Arc::new(error));
+        tracing::error!(%error, cause = ?error, "the log cannot be written; the node must stop");
+        self.fail.send_replace(Some(error.clone()));
+        error
+    }
+}
+
+impl<D: LogDisk> Groups for Owner<D> {
+    fn run(&mut self, group: Vec<Request>) {
+        let written = self.write(group);
+        self.finish(written);
     }
 }
 

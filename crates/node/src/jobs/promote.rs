@@ -147,7 +147,7 @@ impl<N: Net, H: Host> JobContext<N, H> {
             CaptureOptions {
                 first_number,
                 left_out: self.left_out,
-                ..CaptureOptions::default()
+                ..self.capture
             },
             metrics,
         );
