@@ -155,7 +155,8 @@ async fn a_node_whose_sync_failed_stops_and_acknowledges_nothing_more() {
 }
 
 /// A follower whose disk hangs acknowledges nothing; when it was the only one, nothing commits until
-/// the disk goes on, and then what waited does.
+/// the disk goes on, and then what waited does. Meanwhile it keeps the leader's lease: what that
+/// promises needs no disk.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_whose_disk_hangs_acknowledges_nothing_until_it_goes_on() {
     let mut cluster = Cluster::start(3).await;
@@ -170,7 +171,12 @@ async fn a_follower_whose_disk_hangs_acknowledges_nothing_until_it_goes_on() {
     let mut fate = cluster.node(leader).propose(id, one(epoch, 1)).await;
     let early = timeout(NOTHING, &mut fate).await;
     assert!(early.is_err(), "decided without a second disk: {early:?}");
-    // It still answers heartbeats, so nobody else leads meanwhile.
+    let hung = tokio::time::Instant::now();
+    while hung.elapsed() < Duration::from_secs(1) {
+        let holds = cluster.lease_is_valid(leader, id);
+        assert!(holds, "lapsed after {:?} and more", hung.elapsed());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     assert_eq!(cluster.leaders(), [leader]);
     stall.set(false);
     let fate = timeout(PATIENCE, fate).await.expect("the disk goes on");

@@ -359,7 +359,7 @@ async fn nobody_is_ever_given_less_than_what_was_accepted() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_entry_that_makes_the_log_too_large_wakes_who_waits_for_that() {
-    let mut cluster = Cluster::start(1).await;
+    let cluster = Cluster::start(1).await;
     let mut writer = Writer::begin(&cluster, 1).await;
     let node = writer.node.clone();
     let size = || {

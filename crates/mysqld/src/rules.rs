@@ -125,9 +125,9 @@ pub(crate) const RULES: &[Rule] = &[
     ),
     rule(
         "log_replica_updates",
-        "OFF",
-        Accept::OneOf(&["OFF", "ON"]),
-        "Raft's log is the history: a replica need not write it once more",
+        "ON",
+        Accept::Same,
+        "a primary logs the end of an XA transaction only if it logged its PREPARE",
     ),
     rule(
         "binlog_format",

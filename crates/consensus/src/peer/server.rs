@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::BytesMut;
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{FutureExt, Stream, StreamExt, stream};
 use openraft::alias;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, TransferLeaderError,
@@ -14,7 +14,7 @@ use openraft::raft::{
 use prost::Message;
 use quorate_types::NodeId;
 use quorate_wire::v1;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -60,6 +60,39 @@ impl Service {
             )),
             _ => Ok(()),
         }
+    }
+
+    /// Takes a heartbeat in. Its answer promises to elect nobody else for a while, and says nothing
+    /// of the log: it needs this node's vote for the leader on the disk, and no more. openraft's own
+    /// answer comes when all entries before it are synced, under load later than a lease ends.
+    async fn hear(
+        &self,
+        heartbeat: AppendEntriesRequest<TypeConfig>,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, Status> {
+        let vote = heartbeat.vote;
+        let mut answer = std::pin::pin!(self.raft.append_entries(heartbeat));
+        // Sent behind the heartbeat, so that Raft has refused it by then or will not.
+        let (tell, told) = oneshot::channel();
+        let taken_in = async {
+            let look = self.raft.external_request(move |state| {
+                // Nobody waits any more if the answer came first.
+                let _ = tell.send(*state.vote_ref() == vote);
+            });
+            look.await.map_err(stopped)?;
+            told.await.map_err(stopped)
+        };
+        let is_followed = tokio::select! {
+            biased;
+            answer = &mut answer => return answer.map_err(stopped),
+            is_followed = taken_in => is_followed?,
+        };
+        if let Some(answer) = answer.as_mut().now_or_never() {
+            return answer.map_err(stopped);
+        }
+        if is_followed && self.raft.watch_vote_progress().get() == Some(vote) {
+            return Ok(AppendEntriesResponse::Success);
+        }
+        answer.await.map_err(stopped)
     }
 
     /// Checks a candidate: its folder must be the member's. A candidate whose log is longer than
@@ -287,7 +320,7 @@ impl v1::raft_server::Raft for Service {
             leader_commit: request.committed.map(codec::log_id_from_wire),
             entries: Vec::new(),
         };
-        let answer = self.raft.append_entries(append).await.map_err(stopped)?;
+        let answer = self.hear(append).await?;
         Ok(self.peers.sign(from, heartbeat_answer(answer)))
     }
 
