@@ -91,7 +91,8 @@ fn a_server_that_may_turn_out_to_be_whole_is_waited_for_unless_that_is_not_wante
 fn a_server_that_lacks_something_accepted_or_has_another_fault_is_not_chosen() {
     is_refused(3, &answers(), "it lacks what is accepted");
     is_refused(4, &answers(), "node 4 is no member with a server");
-    let spoil: [(fn(&mut Judgement), &str); 3] = [
+    type Spoil = fn(&mut Judgement);
+    let spoil: [(Spoil, &str); 3] = [
         (
             |judgement| judgement.unfit = Some("its server does not run".to_owned()),
             "its server does not run",

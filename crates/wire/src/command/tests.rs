@@ -271,6 +271,20 @@ fn sample_errant(uuid: Uuid) -> Command {
     })
 }
 
+fn sample_members(uuid: Uuid) -> Command {
+    let member = Member {
+        incarnation: Incarnation(0xfeed),
+        server_uuid: Some(uuid),
+        server_version: "9.7.4".to_owned(),
+        address: "127.0.0.1:7023".to_owned(),
+        gate_address: "127.0.0.1:7026".to_owned(),
+        mysql_address: "127.0.0.1:7025".to_owned(),
+        apply_level: 1,
+        ..Member::default()
+    };
+    Command::Members([(NodeId(2), member)].into())
+}
+
 /// One command of each kind, with every field set, for the golden files.
 fn sample(kind: &str) -> Command {
     let epoch = Epoch(LogId {
@@ -325,22 +339,7 @@ fn sample(kind: &str) -> Command {
             source,
             bytes: Bytes::from_static(b"rest"),
         }),
-        "members" => Command::Members(
-            [(
-                NodeId(2),
-                Member {
-                    incarnation: Incarnation(0xfeed),
-                    server_uuid: Some(uuid),
-                    server_version: "9.7.4".to_owned(),
-                    address: "127.0.0.1:7023".to_owned(),
-                    gate_address: "127.0.0.1:7026".to_owned(),
-                    mysql_address: "127.0.0.1:7025".to_owned(),
-                    apply_level: 1,
-                    ..Member::default()
-                },
-            )]
-            .into(),
-        ),
+        "members" => sample_members(uuid),
         "settings" => Command::Settings(Settings { apply_level: 1 }),
         other => panic!("no sample of kind {other}"),
     }
