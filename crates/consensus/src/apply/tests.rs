@@ -311,7 +311,7 @@ fn the_generator_reaches_every_outcome() {
         number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         ((number >> 16) % bound) as u8
     };
-    for _ in 0..400 {
+    for _ in 0..1200 {
         let choices: Vec<Choice> = (0..60)
             .map(|_| Choice {
                 kind: next(19),

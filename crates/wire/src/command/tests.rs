@@ -219,8 +219,8 @@ fn decoding_copies_no_event() {
 
 #[test]
 fn a_payload_of_an_unknown_kind_is_told_from_damage() {
-    // Fields 9 and 100, and nothing at all.
-    for bytes in [&[0x4a, 0x02, 0x08, 0x01][..], &[0xa2, 0x06, 0x00], &[]] {
+    // Fields 15 and 100, and nothing at all.
+    for bytes in [&[0x7a, 0x02, 0x08, 0x01][..], &[0xa2, 0x06, 0x00], &[]] {
         let error = decode_command(Bytes::copy_from_slice(bytes)).unwrap_err();
         assert!(error.is_unknown_payload(), "{error}");
     }
