@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quorate_tests::{
     Cluster, Options, Sql, Writer, assert_nothing_beside, assert_rows_survived,
-    assert_servers_equal,
+    assert_servers_equal, wait_for,
 };
 use quorate_types::NodeId;
 use tokio::time::Instant;
@@ -79,10 +79,10 @@ async fn every_server_is_errant(cluster: &mut Cluster, primary: NodeId, chosen: 
     }
     assert_eq!(cluster.primary().await, None, "nobody serves");
 
-    let unknown = recover(cluster, primary, NodeId(9), &["--yes"]).await;
+    let unknown = recover_when_idle(cluster, primary, NodeId(9), &["--yes"]).await;
     let unknown = unknown.expect_err("there is no such node");
     assert!(unknown.contains("node 9 is no member"), "{unknown}");
-    let only_shown = recover(cluster, chosen, chosen, &[]).await;
+    let only_shown = recover_when_idle(cluster, chosen, chosen, &[]).await;
     let only_shown = only_shown.expect_err("nothing was confirmed");
     assert!(only_shown.contains("nothing was changed"), "{only_shown}");
     cluster
@@ -90,7 +90,7 @@ async fn every_server_is_errant(cluster: &mut Cluster, primary: NodeId, chosen: 
         .await;
 
     let moment = Instant::now();
-    let done = recover(cluster, primary, chosen, &["--yes"]).await;
+    let done = recover_when_idle(cluster, primary, chosen, &["--yes"]).await;
     let said = done.expect("the way out");
     println!("{said}");
     let uuid = server_uuid(cluster, chosen).await;
@@ -122,12 +122,12 @@ async fn one_server_is_whole_and_out_of_reach(cluster: &mut Cluster) {
         let way_out = "recover --accept-errant ID";
         cluster.wait_for_role(node, "cloning", way_out, BOUND).await;
     }
-    let waits = recover(cluster, replica, primary, &["--yes"]).await;
+    let waits = recover_when_idle(cluster, replica, primary, &["--yes"]).await;
     let waits = waits.expect_err("a server may be left");
     let why = format!("node {away}'s server may turn out to be whole");
     assert!(waits.contains(&why), "{waits}");
     let moment = Instant::now();
-    let done = recover(cluster, replica, primary, &["--yes", "--do-not-wait"]).await;
+    let done = recover_when_idle(cluster, replica, primary, &["--yes", "--do-not-wait"]).await;
     println!("{}", done.expect("the way out"));
     cluster.links.heal();
     cluster
@@ -160,6 +160,24 @@ async fn recover(
     let chosen = chosen.to_string();
     let words = [&["recover", "--accept-errant", &chosen], more].concat();
     cluster.ask(at, &words).await
+}
+
+/// A donor that is found errant itself ends the clone that was just begun from it.
+async fn recover_when_idle(
+    cluster: &Cluster,
+    at: NodeId,
+    chosen: NodeId,
+    more: &[&str],
+) -> Result<String, String> {
+    let mut said = None;
+    wait_for(BOUND, async || {
+        let now = recover(cluster, at, chosen, more).await;
+        let waits = matches!(&now, Err(why) if why.contains("is being cloned"));
+        said = Some(now);
+        !waits
+    })
+    .await;
+    said.expect("it was asked")
 }
 
 /// While no sidecar looks: one row on each of the servers, which are replicas afterwards, whatever they
