@@ -11,8 +11,9 @@ use quorate_net::Tls;
 use quorate_types::{ClusterView, Incarnation, LogIndex, NodeId, NodeView, Role, Term};
 use quorate_wire::v1::admin_server::{Admin, AdminServer};
 use quorate_wire::v1::{
-    ChangeMemberReply, ChangeMemberRequest, CheckReply, CheckRequest, CloneReply, CloneRequest,
-    ExportRequest, HoldReply, HoldRequest, JoinReply, JoinRequest, MembersReply, MembersRequest,
+    AcceptErrantReply, AcceptErrantRequest, ChangeMemberReply, ChangeMemberRequest, CheckReply,
+    CheckRequest, CloneReply, CloneRequest, ExportRequest, HoldReply, HoldRequest, JoinReply,
+    JoinRequest, JudgeServerReply, JudgeServerRequest, MembersReply, MembersRequest,
     NodeStatusReply, NodeStatusRequest, StatusReply, StatusRequest, SwitchoverReply,
     SwitchoverRequest,
 };
@@ -172,6 +173,20 @@ impl Admin for Waiting {
         &self,
         _: Request<ChangeMemberRequest>,
     ) -> Result<Response<ChangeMemberReply>, Status> {
+        Err(self.refusal())
+    }
+
+    async fn judge_server(
+        &self,
+        _: Request<JudgeServerRequest>,
+    ) -> Result<Response<JudgeServerReply>, Status> {
+        Err(self.refusal())
+    }
+
+    async fn accept_errant(
+        &self,
+        _: Request<AcceptErrantRequest>,
+    ) -> Result<Response<AcceptErrantReply>, Status> {
         Err(self.refusal())
     }
 
