@@ -98,7 +98,7 @@ async fn executed(cluster: &Cluster, node: NodeId) -> GtidSet {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_busy_cluster_without_a_fault_keeps_its_leader() {
-    const LENGTH: Duration = Duration::from_secs(30);
+    const LENGTH: Duration = Duration::from_secs(20);
     let cluster = Cluster::start("sysbench_no_fault", PROGRAM, Options::default()).await;
     let primary = cluster.wait_for_primary(Duration::from_secs(5)).await;
     let through = cluster.others(primary)[0];

@@ -604,15 +604,18 @@ impl Cluster {
             .iter()
             .filter_map(|node| Some(self.probe(*node)?.applied_state().accepted.clone()))
             .collect();
-        let engines: Vec<_> = nodes.iter().filter_map(|node| self.data(*node)).collect();
-        idle && accepted.len() == nodes.len()
-            && engines.len() == nodes.len()
+        let agreed = idle
+            && accepted.len() == nodes.len()
             && accepted.iter().all(|set| *set == accepted[0])
-            && engines.iter().all(|engine| {
-                engine.executed == *accepted[0]
-                    && engine.inserted == engines[0].inserted
-                    && engine.registers == engines[0].registers
-            })
+            && nodes
+                .iter()
+                .all(|node| self.machine(*node).has_executed(&accepted[0]));
+        // All of a server's data are copied here, so it is looked at last.
+        let engines = || nodes.iter().filter_map(|node| self.data(*node));
+        agreed
+            && engines()
+                .zip(engines().skip(1))
+                .all(|(one, next)| one.inserted == next.inserted && one.registers == next.registers)
     }
 
     /// Each node as it is now, for whoever reads a failure.

@@ -172,6 +172,22 @@ pub(super) const KINDS: &[Kind] = &[
         )],
     ),
     kind(
+        "rows with the changed columns only",
+        &[
+            "CREATE TABLE narrow (id INT PRIMARY KEY, v INT, w TEXT)",
+            "INSERT INTO narrow VALUES (1, 1, 'one'), (2, 2, 'two'), (3, 3, 'three')",
+            "SET SESSION binlog_row_image = MINIMAL",
+            "UPDATE narrow SET v = 20 WHERE id = 2",
+            "DELETE FROM narrow WHERE id = 3",
+            "SET SESSION binlog_row_image = NOBLOB",
+            "UPDATE narrow SET v = 10 WHERE id = 1",
+        ],
+        &[(
+            "SELECT GROUP_CONCAT(id, v, w ORDER BY id) FROM narrow",
+            "110one,220two",
+        )],
+    ),
+    kind(
         "places",
         &[
             "CREATE TABLE places (id INT PRIMARY KEY, at POINT NOT NULL SRID 4326, SPATIAL INDEX (at))",

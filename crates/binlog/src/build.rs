@@ -23,6 +23,8 @@ pub struct EventBuilder {
     pub timestamp: u32,
     /// In microseconds, for GTID events.
     pub commit_us: u64,
+    /// The same of another server that committed first, if there is one.
+    pub original_commit_us: Option<u64>,
     pub algorithm: ChecksumAlgorithm,
 }
 
@@ -33,6 +35,7 @@ impl EventBuilder {
             server_id,
             timestamp: 0,
             commit_us: 1,
+            original_commit_us: None,
             algorithm: ChecksumAlgorithm::Crc32,
         }
     }
@@ -101,7 +104,11 @@ impl EventBuilder {
         body.push(2);
         body.extend_from_slice(&last_committed.to_le_bytes());
         body.extend_from_slice(&sequence_number.to_le_bytes());
-        body.extend_from_slice(&self.commit_us.to_le_bytes()[..7]);
+        let has_original = u64::from(self.original_commit_us.is_some()) << 55;
+        let times = [Some(self.commit_us | has_original), self.original_commit_us];
+        for us in times.into_iter().flatten() {
+            body.extend_from_slice(&us.to_le_bytes()[..7]);
+        }
         put_lenenc(&mut body, 0);
         body.extend_from_slice(&90_704_u32.to_le_bytes());
         self.event(EventType::GTID, 0, &body)
@@ -128,6 +135,9 @@ impl EventBuilder {
         field(4, (last_committed as u64) << 1);
         field(5, (sequence_number as u64) << 1);
         field(6, self.commit_us);
+        if let Some(us) = self.original_commit_us {
+            field(7, us);
+        }
         field(8, 0);
         field(9, 90_704);
         // Version, size (of itself too; it is below 2^14, so two bytes do) and last needed field.

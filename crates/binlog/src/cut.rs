@@ -62,8 +62,8 @@ pub enum CloneReason {
 ///
 /// - The tail starts at the first transaction that is not accepted, or at the first damage.
 /// - Inert transactions that are not accepted neither start a tail nor count as a hole.
-/// - An accepted transaction behind the tail's start, one of other content than the accepted one
-///   of its GTID, or a tail with anything that is not rolled back: clone.
+/// - An accepted transaction behind the tail's start, one of the server's own with other content
+///   than the accepted one of its GTID, or a tail with anything that is not rolled back: clone.
 /// - Damage with no whole transaction behind it is a torn end, and is cut. With one behind it, what
 ///   was damaged cannot be told, so it cannot be said to roll back: clone.
 pub struct Planner<'a> {
@@ -145,15 +145,9 @@ impl<'a> Planner<'a> {
             });
         }
         if accepted {
-            // The cluster took an inert transaction of one server in as an empty one.
-            let inert = group.class == Class::Inert;
-            return match (self.checksum_of)(&gtid) {
-                Some(wanted)
-                    if wanted != group.checksum && !(inert && wanted == empty_checksum(gtid)) =>
-                {
-                    Err(CloneReason::ChecksumDiffers { gtid, file: file() })
-                }
-                _ => Ok(()),
+            return match self.has_other_content(&group) {
+                true => Err(CloneReason::ChecksumDiffers { gtid, file: file() }),
+                false => Ok(()),
             };
         }
         match group.class {
@@ -180,6 +174,17 @@ impl<'a> Planner<'a> {
             cut.tail.push(TailGroup { file, group });
         }
         Ok(())
+    }
+
+    /// Whether the server committed, as its own, another transaction under an accepted one's GTID.
+    fn has_other_content(&self, group: &Group) -> bool {
+        // What it applied as a replica came from the accepted ones.
+        let Some(wanted) = (self.checksum_of)(&group.gtid).filter(|_| group.is_original) else {
+            return false;
+        };
+        // The cluster took an inert transaction of one server in as an empty one.
+        let inert = group.class == Class::Inert;
+        wanted != group.checksum && !(inert && wanted == empty_checksum(group.gtid))
     }
 
     /// A file without a whole head is dropped, since the server that was writing it had nothing

@@ -13,6 +13,7 @@ use crate::event::{
     CHECKSUM_LEN, ChecksumAlgorithm, EventError, EventHeader, EventType, plain_head,
 };
 use crate::format::FormatDescription;
+use crate::gtid_event::GtidEvent;
 
 /// What a binlog file begins with.
 pub const MAGIC: [u8; 4] = [0xfe, b'b', b'i', b'n'];
@@ -62,6 +63,9 @@ pub struct Group {
     pub end: u64,
     /// Of its content, see [`Checksummer`].
     pub checksum: u32,
+    /// Whether the server that wrote it was the first to commit it. What it applied as a replica
+    /// has not the checksum that the transaction has where it comes from.
+    pub is_original: bool,
     pub class: Class,
 }
 
@@ -93,8 +97,8 @@ pub struct FileScanner<R> {
     assembler: Assembler,
     checksummer: Checksummer,
     classifier: Classifier,
-    /// Start and GTID of the open transaction.
-    open: Option<(u64, Gtid)>,
+    /// Start of the open transaction, and what its GTID event says.
+    open: Option<(u64, GtidEvent)>,
     buffer: Vec<u8>,
 }
 
@@ -225,17 +229,18 @@ impl<R: Read> FileScanner<R> {
                 self.damaged(start, damage)
             }
             Ok(Step::Begin(event)) => {
-                self.open = Some((start, event.gtid));
+                self.open = Some((start, event));
                 self.resyncing = false;
                 None
             }
             Ok(Step::End(_)) => {
-                let (start, gtid) = self.open.take()?;
+                let (start, event) = self.open.take()?;
                 Some(Found::Group(Group {
-                    gtid,
+                    gtid: event.gtid,
                     start,
                     end: self.offset,
                     checksum: self.checksummer.finish(),
+                    is_original: event.is_original(),
                     class: class?,
                 }))
             }
@@ -344,7 +349,7 @@ impl<R: Read> FileScanner<R> {
         if step == Step::Outside {
             return Ok((step, None));
         }
-        self.checksummer.start(event_type, &self.buffer)?;
+        self.checksummer.start(event_type, &self.buffer);
         let class = self.classifier.push(event_type, &self.buffer, whole, &step);
         Ok((step, class))
     }

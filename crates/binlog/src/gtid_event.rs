@@ -12,6 +12,8 @@ pub struct GtidEvent {
     pub sequence_number: i64,
     /// When the first server committed it, in microseconds; equal on every server.
     pub original_commit_us: u64,
+    /// When the server that wrote this event committed it.
+    pub immediate_commit_us: u64,
     /// Bytes of the whole transaction, this event included, as the writing server counted them.
     pub transaction_length: u64,
 }
@@ -44,6 +46,13 @@ pub fn limit_parallel(front: &mut [u8; CLOCKS_END], most: u32) {
 }
 
 impl GtidEvent {
+    /// Whether the server that wrote this event was the first to commit the transaction, and did not
+    /// apply it as a replica.
+    #[must_use]
+    pub fn is_original(&self) -> bool {
+        self.immediate_commit_us == self.original_commit_us
+    }
+
     /// # Errors
     /// If the event is no GTID event, tagged or not, or is malformed.
     pub fn parse(event: &Event) -> Result<Self, EventError> {
@@ -74,6 +83,7 @@ impl GtidEvent {
             last_committed: 0,
             sequence_number: 0,
             original_commit_us: 0,
+            immediate_commit_us: 0,
             transaction_length: 0,
         };
         // Servers before 5.7 and before 8.0 stop early.
@@ -88,6 +98,7 @@ impl GtidEvent {
         // The highest bit says that the original time follows; else both are the same.
         let immediate = cursor.uint(7)?;
         let has_original = immediate >> 55 == 1;
+        parsed.immediate_commit_us = immediate & !(1 << 55);
         parsed.original_commit_us = match has_original {
             true => cursor.uint(7)?,
             false => immediate,
@@ -150,6 +161,7 @@ impl GtidEvent {
             last_committed,
             sequence_number,
             original_commit_us: original.unwrap_or(immediate),
+            immediate_commit_us: immediate,
             transaction_length: length,
         })
     }

@@ -11,7 +11,6 @@ use crate::event::{
     FLAG_BINLOG_IN_USE, FLAG_IGNORABLE, file_crc,
 };
 use crate::format::{CREATED_AT, FormatDescription};
-use crate::gtid_event::GtidEvent;
 
 /// Puts an event together: the header gets the size, the end the checksum.
 pub(crate) fn frame(mut header: EventHeader, body: &[u8], algorithm: ChecksumAlgorithm) -> Bytes {
@@ -156,7 +155,7 @@ pub fn heartbeat_v2(
 
 /// A transaction that changes nothing but `gtid_executed`: GTID, `BEGIN`, `COMMIT`.
 ///
-/// Its commit time is the constant zero, so its checksum is known by its GTID: [`empty_checksum`].
+/// Its commit time is the constant zero, so its content is known by its GTID: [`empty_checksum`].
 /// `number` is its place in its file, from 1: appliers want them to grow.
 #[must_use]
 pub fn empty_transaction(gtid: Gtid, number: i64, builder: &EventBuilder) -> Vec<Bytes> {
@@ -171,17 +170,16 @@ pub fn empty_transaction(gtid: Gtid, number: i64, builder: &EventBuilder) -> Vec
     ]
 }
 
-/// The content checksum of [`empty_transaction`].
+/// What the index of accepted transactions has as the content checksum of an [`empty_transaction`]:
+/// that of one which is the first of its file.
 #[must_use]
 pub fn empty_checksum(gtid: Gtid) -> u32 {
     let mut checksummer = Checksummer::new();
-    checksummer.add_gtid(&GtidEvent {
-        gtid,
-        last_committed: 0,
-        sequence_number: 0,
-        original_commit_us: 0,
-        transaction_length: 0,
-    });
+    let builder = EventBuilder::new(0);
+    for bytes in empty_transaction(gtid, 1, &builder) {
+        let event = Event::parse(bytes, builder.algorithm).expect("it was just made");
+        checksummer.update(&event);
+    }
     checksummer.finish()
 }
 

@@ -361,14 +361,14 @@ proptest! {
 }
 
 #[test]
-fn every_kind_of_group_is_read_in_every_format_with_the_same_content() {
+fn every_kind_of_group_is_read_in_every_format_with_or_without_checksums() {
     for kind in KINDS {
-        let mut checksums = Vec::new();
-        for algorithm in [ChecksumAlgorithm::Crc32, ChecksumAlgorithm::Off] {
-            for series in SERIES
-                .into_iter()
-                .filter(|one| one.tags || kind != Kind::Tagged)
-            {
+        for series in SERIES
+            .into_iter()
+            .filter(|one| one.tags || kind != Kind::Tagged)
+        {
+            let algorithms = [ChecksumAlgorithm::Crc32, ChecksumAlgorithm::Off];
+            let [with, without] = algorithms.map(|algorithm| {
                 let events = EventBuilder {
                     algorithm,
                     ..EventBuilder::new(1)
@@ -384,12 +384,10 @@ fn every_kind_of_group_is_read_in_every_format_with_the_same_content() {
                 });
                 let read = group.unwrap_or_else(|| panic!("{kind:?} of {series:?}"));
                 assert_eq!(read.gtid, gtid(kind, 5));
-                checksums.push(read.checksum);
                 assert_eq!(scanner.written_by(), (series.version, algorithm));
-            }
+                read.checksum
+            });
+            assert_eq!(with, without, "{kind:?} of {series:?}");
         }
-        let first = checksums[0];
-        let content_only = checksums.iter().all(|checksum| *checksum == first);
-        assert!(content_only, "{kind:?}: {checksums:?}");
     }
 }

@@ -191,6 +191,10 @@ impl Machine {
             Command::Baseline { gtid_set, .. } if outcome == Outcome::Done => {
                 self.accepted.make_unreadable(gtid_set, None);
             }
+            // Nor are these, and whoever has them has all that was accepted before.
+            Command::AcceptErrant(_) if outcome == Outcome::Done => {
+                self.accepted.begin_anew(self.state.accepted(), id.index);
+            }
             Command::Members(_) => self.members = Arc::new(self.state.members().clone()),
             Command::Purge { .. } if self.state.purged() > purged => {
                 self.trim(purged, batch).await?;

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use harness::{Cluster, gtid, transactions};
+use quorate_consensus::apply::ACCEPT_ERRANT_LEVEL;
 use quorate_consensus::{AcceptedLog, Consensus, ProposalFate, ReadError, TransactionBytes};
 use quorate_types::{
-    BinlogSource, Command, Epoch, FRAGMENT_FIRST, Fragment, FragmentEnd, GtidSet, LeaderId,
-    LogIndex, NodeId,
+    AcceptErrant, BinlogSource, Command, Epoch, FRAGMENT_FIRST, Fragment, FragmentEnd, GtidSet,
+    Incarnation, LeaderId, LogIndex, Member, NodeId, Settings,
 };
 
 /// A leader's node in its epoch, and what was written so far.
@@ -237,6 +238,68 @@ async fn a_member_behind_the_purge_point_gets_the_state_and_knows_what_it_lacks(
         assert_eq!(given(&log, &first(31)).await.expect("is there"), first(32));
         cluster.crash(away).await;
         cluster.restart(away).await;
+    }
+    cluster.stop().await;
+}
+
+/// The log has none of them, so whoever lacks them is refused, though it reads already and lacks nothing
+/// else; and what comes after them is served to whoever has them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn errant_transactions_that_were_accepted_are_needed_by_everybody_and_served_by_nobody() {
+    let mut cluster = Cluster::start(3).await;
+    let mut writer = Writer::begin(&cluster, 1).await;
+    for _ in 0..10 {
+        writer.write().await;
+    }
+    let member = Member {
+        incarnation: Incarnation(7),
+        ..Member::default()
+    };
+    let apply_level = ACCEPT_ERRANT_LEVEL;
+    let mut executed = first(10);
+    executed.insert(gtid(1000));
+    for command in [
+        Command::Settings(Settings { apply_level }),
+        Command::Members([(NodeId(1), member)].into()),
+        Command::SetPrimary { node: None },
+    ] {
+        writer.propose(command).await;
+    }
+    cluster.settled_states().await;
+    let mut reading = Vec::new();
+    for id in cluster.ids() {
+        let log = cluster.node(id).accepted_log();
+        reading.push((id, log.seek(&first(10)).await.expect("is there")));
+    }
+    let errant = AcceptErrant {
+        node: NodeId(1),
+        incarnation: Incarnation(7),
+        executed: executed.clone(),
+    };
+    writer.propose(Command::AcceptErrant(errant)).await;
+    let mut writer = Writer::begin(&cluster, 11).await;
+    writer.write().await;
+    cluster.settled_states().await;
+    let mut all = executed.clone();
+    all.insert(gtid(11));
+    for (id, at) in reading {
+        let log = cluster.node(id).accepted_log();
+        assert!(is_purged(&log.read(at, 500).await), "it reads on");
+    }
+    for _ in 0..2 {
+        for id in cluster.ids() {
+            let log = cluster.node(id).accepted_log();
+            assert!(is_purged(&given(&log, &first(10)).await));
+            assert_eq!(given(&log, &executed).await.expect("is there"), all);
+            // Repairs go on comparing what the log has.
+            assert_eq!(log.checksums().await.expect("read").len(), 11);
+        }
+        for id in cluster.ids() {
+            cluster.crash(id).await;
+            cluster.restart(id).await;
+        }
+        let states = cluster.settled_states().await;
+        assert!(states.iter().all(|state| *state.accepted == all));
     }
     cluster.stop().await;
 }

@@ -10,10 +10,11 @@ use quorate_types::{ClusterId, GtidSet, Incarnation, Member, Members, NodeId, No
 use quorate_wire::NodeReport;
 use quorate_wire::v1::admin_server::Admin;
 use quorate_wire::v1::{
-    ChangeMemberReply, ChangeMemberRequest, CheckReply, CheckRequest, ChecksumTableRequest,
-    CloneReply, CloneRequest, ExportRequest, HoldReply, HoldRequest, JoinReply, JoinRequest,
-    LeaderHint, MembersReply, MembersRequest, NodeStatusReply, NodeStatusRequest, StatusReply,
-    StatusRequest, SwitchoverReply, SwitchoverRequest, VerdictReply, VerdictRequest, VerifyRequest,
+    AcceptErrantReply, AcceptErrantRequest, ChangeMemberReply, ChangeMemberRequest, CheckReply,
+    CheckRequest, ChecksumTableRequest, CloneReply, CloneRequest, ExportRequest, HoldReply,
+    HoldRequest, JoinReply, JoinRequest, JudgeServerReply, JudgeServerRequest, LeaderHint,
+    MembersReply, MembersRequest, NodeStatusReply, NodeStatusRequest, StatusReply, StatusRequest,
+    SwitchoverReply, SwitchoverRequest, VerdictReply, VerdictRequest, VerifyRequest,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
@@ -23,6 +24,7 @@ use tonic::{Request, Response, Status};
 use crate::addresses::AddressBook;
 use crate::checking::Check;
 use crate::cloning::{Ask, ClonePermits, PermitError};
+use crate::errant::JudgeOwn;
 use crate::export::{Export, Exported};
 use crate::membership::{JoinError, Membership};
 use crate::roles::Roles;
@@ -50,7 +52,7 @@ pub(crate) struct AdminService {
     pub(crate) questions: Questions,
 }
 
-/// What only looks, and has nothing to do with the rest of the service.
+/// What concerns the own server only, and has nothing to do with the rest of the service.
 pub(crate) struct Questions {
     pub(crate) export: Export,
     pub(crate) check: Check,
@@ -58,6 +60,7 @@ pub(crate) struct Questions {
     pub(crate) checksum:
         Arc<dyn Fn(ChecksumTableRequest) -> ReceiverStream<Checksummed> + Send + Sync>,
     pub(crate) verdict: Arc<dyn Fn(VerdictRequest) + Send + Sync>,
+    pub(crate) judge: JudgeOwn,
 }
 
 impl AdminService {
@@ -306,6 +309,25 @@ impl Admin for AdminService {
         request: Request<ChangeMemberRequest>,
     ) -> Result<Response<ChangeMemberReply>, Status> {
         Ok(Response::new(self.change(request.into_inner()).await?))
+    }
+
+    async fn judge_server(
+        &self,
+        request: Request<JudgeServerRequest>,
+    ) -> Result<Response<JudgeServerReply>, Status> {
+        let request = request.into_inner();
+        if request.cluster_id != self.cluster.0 {
+            let reason = format!("this is cluster {}", self.cluster);
+            return Err(Status::failed_precondition(reason));
+        }
+        Ok(Response::new((self.questions.judge)(request.prepare).await))
+    }
+
+    async fn accept_errant(
+        &self,
+        request: Request<AcceptErrantRequest>,
+    ) -> Result<Response<AcceptErrantReply>, Status> {
+        Ok(Response::new(self.accept(request.into_inner()).await?))
     }
 
     async fn members(&self, _: Request<MembersRequest>) -> Result<Response<MembersReply>, Status> {

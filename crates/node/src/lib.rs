@@ -6,9 +6,10 @@
 //!   open to the network, or timings that cannot elect a leader.
 //! - Nothing here prints a [`quorate_types::Secret`].
 //! - mysqld is changed by jobs only, one at a time, and never before the gate is closed; what is
-//!   beside them looks.
+//!   beside them looks, or ends the writes of a server that must be cloned.
 //! - `super_read_only` goes off only after the marker file names the epoch, synced.
 
+mod accepting;
 mod adapters;
 mod addresses;
 mod admin;
@@ -17,6 +18,7 @@ mod cloning;
 mod cluster_id;
 pub mod config;
 mod driver;
+mod errant;
 mod existing;
 mod export;
 mod grpc;

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use crate::addresses::AddressBook;
 use crate::config::Config;
 use crate::driver::Control;
+use crate::errant::name_way_out;
 use crate::http::{StatusJson, StatusSource};
 use crate::part::Part;
 use crate::peers::{REPORT_MAX, Reports};
@@ -58,6 +59,7 @@ pub(crate) struct OwnView<N> {
 impl<N: Net> OwnView<N> {
     fn view(&self) -> NodeView {
         let control = self.control.borrow().clone();
+        let control_phase = control.phase.clone();
         let health = self.health.borrow().clone();
         let holds = self.roles.lease_holds(self.net.boot_time());
         let leads = self.consensus.view().borrow().is_leader;
@@ -87,6 +89,8 @@ impl<N: Net> OwnView<N> {
                 .into_iter()
                 .find(|text| !text.is_empty()),
         };
+        let message = message
+            .map(|message| name_way_out(message, &control_phase, &self.roles.view().borrow()));
         NodeView {
             role,
             healthy,

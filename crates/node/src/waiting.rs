@@ -11,9 +11,10 @@ use quorate_net::Tls;
 use quorate_types::{ClusterView, Incarnation, LogIndex, NodeId, NodeView, Role, Term};
 use quorate_wire::v1::admin_server::{Admin, AdminServer};
 use quorate_wire::v1::{
-    ChangeMemberReply, ChangeMemberRequest, CheckReply, CheckRequest, ChecksumTableRequest,
-    CloneReply, CloneRequest, ExportRequest, HoldReply, HoldRequest, JoinReply, JoinRequest,
-    MembersReply, MembersRequest, NodeStatusReply, NodeStatusRequest, StatusReply, StatusRequest,
+    AcceptErrantReply, AcceptErrantRequest, ChangeMemberReply, ChangeMemberRequest, CheckReply,
+    CheckRequest, ChecksumTableRequest, CloneReply, CloneRequest, ExportRequest, HoldReply,
+    HoldRequest, JoinReply, JoinRequest, JudgeServerReply, JudgeServerRequest, MembersReply,
+    MembersRequest, NodeStatusReply, NodeStatusRequest, StatusReply, StatusRequest,
     SwitchoverReply, SwitchoverRequest, VerdictReply, VerdictRequest, VerifyRequest,
 };
 use quorate_wire::{NodeReport, RaftRole};
@@ -197,6 +198,20 @@ impl Admin for Waiting {
         &self,
         _: Request<ChangeMemberRequest>,
     ) -> Result<Response<ChangeMemberReply>, Status> {
+        Err(self.refusal())
+    }
+
+    async fn judge_server(
+        &self,
+        _: Request<JudgeServerRequest>,
+    ) -> Result<Response<JudgeServerReply>, Status> {
+        Err(self.refusal())
+    }
+
+    async fn accept_errant(
+        &self,
+        _: Request<AcceptErrantRequest>,
+    ) -> Result<Response<AcceptErrantReply>, Status> {
         Err(self.refusal())
     }
 

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 
 use crate::driver::Control;
+use crate::errant::NEVER_ACCEPTED;
 use crate::inert::OwnGroups;
 use crate::server::{Logins, Running};
 
@@ -314,7 +315,7 @@ impl<N: Net, H: Host> Watcher<N, H> {
         match self.own_groups.errant(&self.host, &more()).await {
             Ok(errant) if errant.is_empty() => None,
             Ok(errant) => {
-                let why = format!("it has transactions that were never accepted: {errant}");
+                let why = format!("{NEVER_ACCEPTED}: {errant}");
                 let found = Input::Unmendable(JobResult::MustClone(why.clone()));
                 let _ = self.inputs.send(found).await;
                 Some(why)

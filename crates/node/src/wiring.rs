@@ -25,6 +25,7 @@ use crate::checking::checker;
 use crate::cloning::ClonePermits;
 use crate::config::Errant;
 use crate::driver::{Control, Driver};
+use crate::errant::{JudgeOwn, OwnErrant};
 use crate::export::{Export, Exporter};
 use crate::grpc::GrpcServer;
 use crate::holding::Holding;
@@ -84,6 +85,7 @@ struct Controlled {
     doing: watch::Receiver<String>,
     kept_cuts: watch::Receiver<Vec<KeptCut>>,
     stopped: watch::Receiver<bool>,
+    judge: JudgeOwn,
 }
 
 pub(crate) fn wire<N: Net, H: Host>(
@@ -138,9 +140,10 @@ pub(crate) fn wire<N: Net, H: Host>(
         }
     }
     let verifier = wiring.verifier();
-    let questions = wiring.questions(own_feed.clone(), &verifier);
+    let export = wiring.export(own_feed.clone());
     let controlled = wiring.role_control(gate.clone(), holding, own_feed, inputs_rx);
     let stopped = controlled.stopped.clone();
+    let questions = wiring.questions(export, controlled.judge.clone(), &verifier);
     let (maker, own) = wiring.status(gate, &controlled, verifier.differs.subscribe());
     let admin = wiring.admin(own, controlled.health, proxy, questions);
     let grpc = wiring.grpc(raft_service, admin, listeners.grpc, raft);
@@ -279,10 +282,11 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
         verifier
     }
 
-    fn questions(&self, feed: Endpoint, verifier: &Verifier<N>) -> Questions {
+    fn questions(&self, export: Export, judge: JudgeOwn, verifier: &Verifier<N>) -> Questions {
         let (verify, checksum, verdict) = (verifier.clone(), verifier.clone(), verifier.clone());
         Questions {
-            export: self.export(feed),
+            export,
+            judge,
             check: checker(self.known.net.clone(), server_logins(self.known)),
             verify: Arc::new(move || verify.start()),
             checksum: Arc::new(move |request| checksum.checksum(request)),
@@ -353,6 +357,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             stopped_tx.send_replace(true);
         });
         let kept_cuts = self.kept_cuts(running.clone());
+        let judge = self.errant(running.clone(), control.clone());
         let watcher = Arc::new(Watcher {
             net: known.net.clone(),
             host: known.host.clone(),
@@ -369,17 +374,40 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             left_out: known.left_out,
             guard_session,
         });
-        self.tasks.spawn(watcher.clone().probe());
-        self.tasks.spawn(watcher.clone().probe_disk());
-        self.tasks.spawn(watcher.clone().guard());
-        self.tasks.spawn(watcher.follow());
+        self.watch(watcher);
         Controlled {
             control,
             health,
             doing: doing.subscribe(),
             kept_cuts,
             stopped,
+            judge,
         }
+    }
+
+    fn watch(&mut self, watcher: Arc<Watcher<N, H>>) {
+        self.tasks.spawn(watcher.clone().probe());
+        self.tasks.spawn(watcher.clone().probe_disk());
+        self.tasks.spawn(watcher.clone().guard());
+        self.tasks.spawn(watcher.follow());
+    }
+
+    fn errant(
+        &mut self,
+        running: watch::Receiver<Option<crate::server::Running<H>>>,
+        control: watch::Receiver<Control>,
+    ) -> JudgeOwn {
+        let own = Arc::new(OwnErrant {
+            net: self.known.net.clone(),
+            logins: server_logins(self.known),
+            running,
+            control,
+            consensus: self.consensus.clone(),
+            inputs: self.inputs.clone(),
+            incarnation: self.known.identity.incarnation,
+        });
+        self.tasks.spawn(own.clone().watch());
+        own.judge_own()
     }
 
     fn kept_cuts(

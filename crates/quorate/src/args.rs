@@ -160,23 +160,45 @@ pub(crate) struct MemberArgs {
     pub(crate) at: Address,
 }
 
-/// Last resort: make a new cluster of one survivor, offline.
+/// Last resort: make a new cluster of one survivor, or choose one of several errant servers.
 ///
-/// For when a majority of the voters is lost for good, or a learner elsewhere is all that is left. The
-/// node must not run. It keeps its log and its data, gets a new cluster id and is the only member.
-/// Acknowledged commits that it does not have are lost. Refused if another node of the configuration
-/// answers.
+/// --force-new-cluster is for when a majority of the voters is lost for good, or a learner elsewhere is
+/// all that is left. The node must not run. It keeps its log and its data, gets a new cluster id and is
+/// the only member. Acknowledged commits that it does not have are lost. Refused if another node of the
+/// configuration answers.
+///
+/// --accept-errant is for when the nodes run and every server must be cloned, so that nobody is left to
+/// clone from. What the chosen server has becomes accepted, and the others are cloned from it. No
+/// acknowledged commit is lost: the chosen server must have them all. Without --yes nothing is changed,
+/// and what would be is said.
 #[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("how").required(true).args(["force_new_cluster", "accept_errant"]))]
 pub(crate) struct RecoverArgs {
+    /// Make a new cluster of this node.
+    #[arg(long, requires = "config", conflicts_with = "addr")]
+    pub(crate) force_new_cluster: bool,
     /// The survivor's configuration.
     #[arg(long, value_name = "FILE")]
-    pub(crate) config: PathBuf,
-    /// Make a new cluster of this node.
-    #[arg(long, required = true)]
-    pub(crate) force_new_cluster: bool,
+    pub(crate) config: Option<PathBuf>,
+    /// Accept what this node's server has and nobody accepted.
+    #[arg(long, value_name = "ID", requires = "addr", conflicts_with = "config")]
+    pub(crate) accept_errant: Option<u64>,
+    /// Any node's gRPC address; in the demo, port BASE_PORT + 10*i + 3.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) addr: Option<Endpoint>,
+    /// For a cluster with TLS: a folder as `quorate certs` makes it.
+    #[arg(long, value_name = "DIR", requires = "addr")]
+    pub(crate) certs: Option<PathBuf>,
+    /// Yes, accept the errant transactions that are shown, and throw away the other servers' data.
+    #[arg(long, requires = "accept_errant")]
+    pub(crate) yes: bool,
+    /// Accept them though a node does not answer, or is still being repaired: its server might have
+    /// been whole, and is cloned too.
+    #[arg(long, requires = "accept_errant")]
+    pub(crate) do_not_wait: bool,
     /// Yes, carry it out: the other nodes are lost, and will never run again. Without this nothing
     /// is changed, and what would be is said.
-    #[arg(long)]
+    #[arg(long, requires = "force_new_cluster")]
     pub(crate) the_others_are_lost: bool,
 }
 

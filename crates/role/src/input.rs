@@ -156,6 +156,8 @@ pub enum Input {
     Server(ServerEvent),
     /// What was found of a replica that runs: [`JobResult::MustClone`] or [`JobResult::Behind`].
     Unmendable(JobResult),
+    /// All that a server executed which was to be cloned for having more is accepted by now.
+    Absolved,
     /// Under this epoch, commits of the server are answered without waiting for the log.
     Bypassed {
         epoch: Epoch,

@@ -218,6 +218,7 @@ impl Machine {
                 JobResult::Done | JobResult::Failed(_) => {}
             },
             Input::Unmendable(_) => {}
+            Input::Absolved => self.on_absolved(now, effects),
             Input::Bypassed { epoch, why } => self.on_bypassed(epoch, why, effects),
             Input::Peers(peers) => self.peers = peers,
             Input::LogFull(full) => self.limit.full = full,
@@ -348,6 +349,14 @@ impl Machine {
             behind,
             message,
         };
+    }
+
+    /// It is judged anew, on the way of every server: what else is wrong with it shows there.
+    fn on_absolved(&mut self, now: Tick, effects: &mut Vec<Effect>) {
+        if let Phase::MustClone { behind: false, .. } = self.phase {
+            let why = "what it has is accepted by now".to_owned();
+            self.begin_repair(now, why, effects);
+        }
     }
 
     /// The gate opens here and nowhere else.

@@ -444,6 +444,37 @@ fn a_server_that_must_be_cloned_waits_as_it_is_where_that_is_wanted() {
 }
 
 #[test]
+fn a_server_whose_errant_transactions_are_accepted_is_repaired_and_not_cloned() {
+    for clones in [true, false] {
+        let mut node = Node::replica();
+        if !clones {
+            node.machine.stop_instead_of_cloning();
+        }
+        assert_eq!(
+            node.step(Input::Absolved),
+            [],
+            "it has nothing to be absolved of"
+        );
+        let message = "it has more".to_owned();
+        node.step(Input::Unmendable(JobResult::MustClone(message)));
+        let effects = node.step(Input::Absolved);
+        assert_eq!(starts(&effects), Some(Job::Repair { adopt: false }));
+        assert_eq!(
+            effects
+                .iter()
+                .any(|effect| matches!(effect, Effect::Abort { .. })),
+            clones
+        );
+        node.finish(JobResult::Done);
+        assert_eq!(node.machine.role(true), quorate_types::Role::Replica);
+    }
+    let mut node = Node::replica();
+    let behind = JobResult::Behind("it lacks some".to_owned());
+    node.step(Input::Unmendable(behind));
+    assert_eq!(node.step(Input::Absolved), [], "what it lacks it lacks");
+}
+
+#[test]
 fn a_refused_proposal_is_made_again_but_not_in_a_hot_loop() {
     let mut node = Node::replica();
     assert_eq!(node.lead(3), [propose(3, None)]);

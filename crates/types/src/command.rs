@@ -21,6 +21,8 @@ pub enum Command {
     },
     /// The permit to clone a member, or its end.
     Cloning(Cloning),
+    /// The way out when no server is left to clone from.
+    AcceptErrant(AcceptErrant),
     /// Up to which log index (inclusive) the index of accepted transactions is trimmed.
     Purge {
         upto: LogIndex,
@@ -29,6 +31,17 @@ pub enum Command {
     Fragment(Fragment),
     Members(Members),
     Settings(Settings),
+}
+
+/// Makes accepted what one server executed and nobody accepted: the log has none of it, so every
+/// other server is cloned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcceptErrant {
+    /// Whose server it is.
+    pub node: NodeId,
+    pub incarnation: Incarnation,
+    /// All that the server executed. Everything accepted is in it, or it has no effect.
+    pub executed: GtidSet,
 }
 
 /// Begins or ends a permit to clone (DESIGN 4): one is open at a time.

@@ -25,8 +25,8 @@ pub use cluster::{
     ClusterView, KeptCut, LogState, Member, Members, NodeView, Retention, Role, Settings, Standing,
 };
 pub use command::{
-    BinlogSource, ClonePermit, Cloning, Command, FRAGMENT_FIRST, Fragment, FragmentEnd,
-    Transaction, TransactionBatch,
+    AcceptErrant, BinlogSource, ClonePermit, Cloning, Command, FRAGMENT_FIRST, Fragment,
+    FragmentEnd, Transaction, TransactionBatch,
 };
 pub use gtid::{Gtid, GtidParseError, SourceId, Tag, Uuid};
 pub use gtid_set::{GtidSet, Interval};

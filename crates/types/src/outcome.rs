@@ -6,7 +6,8 @@ use crate::ids::Epoch;
 pub enum Outcome {
     /// A command without a verdict of its own took effect.
     Done,
-    /// A `SetPrimary` whose node is not the leader that appended it, a late `Baseline`.
+    /// A `SetPrimary` whose node is not the leader that appended it, a late `Baseline`, a
+    /// permit out of turn, an `AcceptErrant` that came too late.
     Ignored,
     /// `SetPrimary` took effect: the epoch that it began, if it named a node.
     PrimarySet { epoch: Option<Epoch> },

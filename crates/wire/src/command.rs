@@ -1,8 +1,8 @@
 use bytes::Bytes;
 use prost::Message;
 use quorate_types::{
-    BinlogSource, ClonePermit, Cloning, Command, Fragment, FragmentEnd, GtidSet, Incarnation,
-    LogIndex, NodeId, Settings, Transaction, TransactionBatch,
+    AcceptErrant, BinlogSource, ClonePermit, Cloning, Command, Fragment, FragmentEnd, GtidSet,
+    Incarnation, LogIndex, NodeId, Settings, Transaction, TransactionBatch,
 };
 use v1::payload::Kind;
 
@@ -40,6 +40,11 @@ impl From<&Command> for v1::Payload {
                 checksum: *checksum,
             }),
             Command::Cloning(cloning) => Kind::Cloning(cloning.into()),
+            Command::AcceptErrant(errant) => Kind::AcceptErrant(v1::AcceptErrant {
+                node: errant.node.0,
+                incarnation: errant.incarnation.0,
+                executed_gtid_set: errant.executed.to_wire().into(),
+            }),
             Command::Purge { upto } => Kind::Purge(v1::Purge { upto: upto.0 }),
             Command::Transactions(batch) => Kind::Transactions(batch.into()),
             Command::Fragment(fragment) => Kind::Fragment(fragment.into()),
@@ -66,6 +71,11 @@ impl TryFrom<v1::Payload> for Command {
                 checksum: baseline.checksum,
             },
             Kind::Cloning(cloning) => Self::Cloning(cloning.into()),
+            Kind::AcceptErrant(errant) => Self::AcceptErrant(AcceptErrant {
+                node: NodeId(errant.node),
+                incarnation: Incarnation(errant.incarnation),
+                executed: GtidSet::try_from_wire(&errant.executed_gtid_set)?,
+            }),
             Kind::Purge(purge) => Self::Purge {
                 upto: LogIndex(purge.upto),
             },

@@ -27,30 +27,27 @@ pub(crate) struct Binlogs {
     synced: usize,
 }
 
-fn builder(server_id: u32) -> EventBuilder {
-    EventBuilder::new(server_id)
-}
-
 impl Binlogs {
     /// Begins the next file, as a server does when it starts.
     pub(crate) fn begin_file(&mut self, server_id: u32) {
         let previous = self.gtids();
         let number = self.files.len() + 1;
-        let mut bytes = FileBuilder::new(builder(server_id), &previous).into_bytes();
+        let events = EventBuilder::new(server_id);
+        let mut bytes = FileBuilder::new(events, &previous).into_bytes();
         bytes[FLAGS_AT] |= FLAG_BINLOG_IN_USE as u8;
         self.synced = bytes.len();
         self.files.insert(format!("binlog.{number:06}"), bytes);
     }
 
-    /// Appends a transaction; not synced. Where it ends.
+    /// Appends a transaction, by the server that `events` speak of; not synced. Where it ends.
     pub(crate) fn append(
         &mut self,
-        server_id: u32,
+        events: &EventBuilder,
         gtid: Gtid,
         xid: u64,
         changes: &[Change],
     ) -> (String, u64) {
-        let events = transaction(server_id, gtid, xid, changes);
+        let events = transaction(events, gtid, xid, changes);
         let (name, bytes) = self.last_mut();
         let mut end = bytes.len();
         for event in &events {
@@ -107,14 +104,14 @@ impl Binlogs {
         all
     }
 
-    /// What a starting server finds in the last file: the xids of its whole transactions, and
-    /// whether the file was left open. What is torn at its end is cut off.
-    pub(crate) fn recover(&mut self) -> (BTreeMap<u64, Gtid>, bool) {
+    /// What a starting server finds in the last file: its whole transactions with their xids, in
+    /// order, and whether the file was left open. What is torn at its end is cut off.
+    pub(crate) fn recover(&mut self) -> (Vec<(u64, Gtid)>, bool) {
         let Some(bytes) = self.files.values_mut().next_back() else {
-            return (BTreeMap::new(), false);
+            return (Vec::new(), false);
         };
         let in_use = bytes.get(FLAGS_AT).is_some_and(|flags| flags & 1 != 0);
-        let mut xids = BTreeMap::new();
+        let mut xids = Vec::new();
         let mut end = None;
         for (gtid, range) in groups(bytes) {
             end = Some(range.end as usize);
@@ -122,7 +119,7 @@ impl Binlogs {
                 if event.event_type() == EventType::XID
                     && let Ok(xid) = <[u8; 8]>::try_from(event.body())
                 {
-                    xids.insert(u64::from_le_bytes(xid), gtid);
+                    xids.push((u64::from_le_bytes(xid), gtid));
                 }
             }
         }
@@ -182,8 +179,7 @@ fn placed(event: &Bytes, end: u32) -> Vec<u8> {
     bytes
 }
 
-fn transaction(server_id: u32, gtid: Gtid, xid: u64, changes: &[Change]) -> Vec<Bytes> {
-    let events = builder(server_id);
+fn transaction(events: &EventBuilder, gtid: Gtid, xid: u64, changes: &[Change]) -> Vec<Bytes> {
     let columns = [Column::BigInt, Column::BigInt];
     let mut out = vec![
         // Each depends on the one before: the simulated applier takes them one by one anyway.
@@ -304,9 +300,10 @@ mod tests {
             Change::Insert { key: 7, value: 8 },
             Change::Set { key: 1, value: 9 },
         ];
-        binlogs.append(1, gtid(1), 11, &changes);
+        let writer = EventBuilder::new(1);
+        binlogs.append(&writer, gtid(1), 11, &changes);
         binlogs.sync();
-        let (_, end) = binlogs.append(1, gtid(2), 12, &changes[..1]);
+        let (_, end) = binlogs.append(&writer, gtid(2), 12, &changes[..1]);
         let bytes = binlogs.files["binlog.000001"].clone();
         assert_eq!(bytes.len() as u64, end);
         let read: Vec<_> = events(&bytes[4..]).iter().filter_map(change).collect();
@@ -315,7 +312,7 @@ mod tests {
         binlogs.lose_unsynced(30);
         let (xids, in_use) = binlogs.recover();
         assert!(in_use);
-        assert_eq!(xids, BTreeMap::from([(11, gtid(1))]));
+        assert_eq!(xids, [(11, gtid(1))]);
         assert_eq!(binlogs.gtids().count(), 1);
     }
 }

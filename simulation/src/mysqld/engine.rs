@@ -21,10 +21,6 @@ struct Prepared {
     gtid: Option<Gtid>,
 }
 
-/// Why the applier stopped.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct DuplicateKey(pub(crate) u64);
-
 /// The tables, and what a redo log makes durable: everything here survives a kill.
 #[derive(Clone, Debug, Default)]
 pub struct Engine {
@@ -73,20 +69,7 @@ impl Engine {
         self.prepared.keys().copied().collect()
     }
 
-    /// As a replica's applier does it, in one step.
-    pub(crate) fn apply(&mut self, gtid: Gtid, changes: Vec<Change>) -> Result<(), DuplicateKey> {
-        for change in &changes {
-            if let Change::Insert { key, .. } = change
-                && self.inserted.contains_key(key)
-            {
-                return Err(DuplicateKey(*key));
-            }
-        }
-        self.make_visible(gtid, changes);
-        Ok(())
-    }
-
-    fn make_visible(&mut self, gtid: Gtid, changes: Vec<Change>) {
+    pub(crate) fn make_visible(&mut self, gtid: Gtid, changes: Vec<Change>) {
         for change in &changes {
             match *change {
                 Change::Insert { key, value } => self.inserted.insert(key, value),

@@ -338,7 +338,7 @@ fn take_row(engine: &mut Engine, text: &str) -> Option<()> {
                     _ => Change::Set { key, value },
                 });
             }
-            engine.apply(gtid, changes).ok()?;
+            engine.make_visible(gtid, changes);
         }
     }
     Some(())

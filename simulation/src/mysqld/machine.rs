@@ -139,6 +139,14 @@ impl Machine {
         self.with(|state| Some(state.folders.get(&self.data_folder())?.engine.clone()))
     }
 
+    /// Whether the machine's server executed exactly that.
+    pub(crate) fn has_executed(&self, set: &GtidSet) -> bool {
+        self.with(|state| {
+            let folder = state.folders.get(&self.data_folder());
+            folder.is_some_and(|folder| folder.engine.executed == *set)
+        })
+    }
+
     /// Whether a server of this machine executed all that, in whichever folder that is now.
     pub(crate) fn ever_executed(&self, needed: &GtidSet) -> bool {
         self.with(|state| {

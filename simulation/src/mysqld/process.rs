@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use quorate_binlog::build::EventBuilder;
 use quorate_mysql_wire::ServerError;
 use quorate_mysqld::Settings;
 use quorate_net::{BoxIo, Endpoint};
@@ -76,7 +77,8 @@ pub struct Process {
     volatile: Mutex<Volatile>,
     /// Held shared by whoever commits: the global read lock.
     pub(crate) commits: RwLock<()>,
-    log_stage: AsyncMutex<()>,
+    /// Held by whoever writes the binlog.
+    pub(crate) log_stage: Arc<AsyncMutex<()>>,
     /// Changes with each transaction that dumps may send.
     pub(crate) logged: watch::Sender<u64>,
     /// Changes with each transaction that becomes visible.
@@ -102,7 +104,7 @@ impl Process {
             tasks: Mutex::default(),
             volatile: Mutex::default(),
             commits: RwLock::default(),
-            log_stage: AsyncMutex::default(),
+            log_stage: Arc::default(),
             logged: watch::Sender::default(),
             executed: watch::Sender::default(),
         })
@@ -230,16 +232,12 @@ impl Process {
                 let mut recovered = Vec::new();
                 if in_use {
                     // Nobody sees the steps; here they are taken in the binlog's order.
-                    let mut xids = folder.engine.prepared_xids();
-                    xids.sort_by_key(|xid| logged.get(xid).map(|gtid| gtid.sequence));
-                    for xid in xids {
-                        match logged.get(&xid) {
-                            Some(gtid) => {
-                                folder.engine.was_logged(xid, *gtid);
-                                recovered.extend(folder.engine.commit(xid));
-                            }
-                            None => folder.engine.roll_back(xid),
-                        }
+                    for (xid, gtid) in logged {
+                        folder.engine.was_logged(xid, gtid);
+                        recovered.extend(folder.engine.commit(xid));
+                    }
+                    for xid in folder.engine.prepared_xids() {
+                        folder.engine.roll_back(xid);
                     }
                 }
                 folder.binlogs.begin_file(server_id);
@@ -309,7 +307,7 @@ impl Process {
         Ok(())
     }
 
-    fn duplicate(&self, changes: &[Change]) -> Option<u64> {
+    pub(crate) fn duplicate(&self, changes: &[Change]) -> Option<u64> {
         self.with_folder(|folder| {
             changes.iter().find_map(|change| match change {
                 Change::Insert { key, .. } => {
@@ -331,21 +329,14 @@ impl Process {
             state.next_sequence += 1;
             state.next_sequence - 1
         });
-        let server_id = self.settings.server_id;
-        let end = self.with_folder(|folder| {
-            let gtid = Gtid {
-                source: folder.uuid.into(),
-                sequence,
-            };
-            let end = folder.binlogs.append(server_id, gtid, xid, changes);
-            folder.engine.was_logged(xid, gtid);
-            end
-        });
-        self.machine.sync_disk().await;
-        self.unpaused().await;
+        let uuid = self.with_folder(|folder| folder.uuid);
+        let gtid = Gtid {
+            source: uuid.unwrap_or_default().into(),
+            sequence,
+        };
+        let events = EventBuilder::new(self.settings.server_id);
+        let end = self.write_binlog(&events, gtid, xid, changes).await;
         let (done, waiter) = oneshot::channel();
-        let end = end.unwrap_or_default();
-        self.with_folder(|folder| folder.binlogs.sync());
         self.volatile(|state| state.waiting.push_back(Waiting { xid, end, done }));
         self.logged.send_modify(|count| *count += 1);
         match self.is_on("rpl_semi_sync_source_enabled") {
@@ -353,6 +344,25 @@ impl Process {
             false => self.release(None),
         }
         waiter
+    }
+
+    /// To be called in the log stage, of a transaction that is prepared; where it ends.
+    pub(crate) async fn write_binlog(
+        &self,
+        events: &EventBuilder,
+        gtid: Gtid,
+        xid: u64,
+        changes: &[Change],
+    ) -> Place {
+        let end = self.with_folder(|folder| {
+            let end = folder.binlogs.append(events, gtid, xid, changes);
+            folder.engine.was_logged(xid, gtid);
+            end
+        });
+        self.machine.sync_disk().await;
+        self.unpaused().await;
+        self.with_folder(|folder| folder.binlogs.sync());
+        end.unwrap_or_default()
     }
 
     /// An ACK of a semi-sync replica.

@@ -5,13 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use quorate_binlog::{Assembler, ChecksumAlgorithm, Event, EventHeader, EventType, Step};
+use quorate_binlog::build::EventBuilder;
+use quorate_binlog::{
+    Assembler, ChecksumAlgorithm, Event, EventHeader, EventType, GtidEvent, Step,
+};
 use quorate_mysql_wire::{
     ChecksumRequest, ConnectOptions, Connection, DumpPacket, ReplicaConnection, ReplicaOptions,
 };
 use quorate_net::{Endpoint, Net};
-use quorate_types::{Gtid, Secret};
-use tokio::sync::Notify;
+use quorate_types::Secret;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
@@ -37,6 +40,9 @@ pub(crate) struct Source {
     pub(crate) password: String,
 }
 
+/// A transaction of another server.
+type Relayed = (GtidEvent, Vec<Change>);
+
 /// The state of the one channel.
 #[derive(Default)]
 pub(crate) struct Replica {
@@ -45,7 +51,7 @@ pub(crate) struct Replica {
     pub(crate) applying: bool,
     pub(crate) receive_error: String,
     pub(crate) apply_error: String,
-    relay: VecDeque<(Gtid, Vec<Change>)>,
+    relay: VecDeque<Relayed>,
     arrived: Arc<Notify>,
     threads: Vec<AbortHandle>,
 }
@@ -128,7 +134,7 @@ impl Process {
         }
     }
 
-    async fn relay(&self, transaction: (Gtid, Vec<Change>)) {
+    async fn relay(&self, transaction: Relayed) {
         while self.volatile(|state| state.replica.relay.len() >= RELAY_MAX) {
             tokio::time::sleep(LOOK).await;
         }
@@ -164,8 +170,8 @@ impl Process {
         // The applier may be in the middle of its relay log.
         let mut received = self.executed_set();
         self.volatile(|state| {
-            for (gtid, _) in &state.replica.relay {
-                received.insert(*gtid);
+            for (event, _) in &state.replica.relay {
+                received.insert(event.gtid);
             }
         });
         let dump = replica.dump_gtid(&received).await;
@@ -177,7 +183,7 @@ impl Process {
         let arrived = self.volatile(|state| state.replica.arrived.clone());
         loop {
             let next = self.volatile(|state| state.replica.relay.front().cloned());
-            let Some((gtid, changes)) = next else {
+            let Some(next) = next else {
                 arrived.notified().await;
                 continue;
             };
@@ -187,28 +193,52 @@ impl Process {
             while self.is_on("rpl_semi_sync_source_enabled") {
                 tokio::time::sleep(LOOK).await;
             }
-            let applied = self.with_folder(|folder| match folder.engine.executed.contains(gtid) {
-                true => Ok(false),
-                false => folder.engine.apply(gtid, changes).map(|()| true),
+            let stage = self.log_stage.clone().lock_owned().await;
+            let (done, applied) = oneshot::channel();
+            let applier = self.clone();
+            // STOP REPLICA ends this thread, and not what it has begun.
+            self.spawn(async move {
+                let _ = done.send(applier.apply(next).await);
+                drop(stage);
             });
-            match applied {
-                Some(Ok(new)) => {
+            match applied.await {
+                Ok(Ok(())) => {
                     self.volatile(|state| state.replica.relay.pop_front());
-                    if new {
-                        self.note_visible(&[gtid]);
-                    }
                 }
-                Some(Err(duplicate)) => {
+                Ok(Err(duplicate)) => {
                     self.volatile(|state| {
                         state.replica.applying = false;
                         state.replica.apply_error =
-                            format!("Duplicate entry '{}' for key 't.PRIMARY'", duplicate.0);
+                            format!("Duplicate entry '{duplicate}' for key 't.PRIMARY'");
                     });
                     return;
                 }
-                None => return,
+                Err(_) => return,
             }
         }
+    }
+
+    /// Logs it as a replica does, in a form of its own, and commits it. The key if it is there.
+    async fn apply(&self, (event, changes): Relayed) -> Result<(), u64> {
+        let gtid = event.gtid;
+        if self.executed_set().contains(gtid) {
+            return Ok(());
+        }
+        if let Some(key) = self.duplicate(&changes) {
+            return Err(key);
+        }
+        let xid = self.with_folder(|folder| folder.engine.prepare(&changes));
+        let xid = xid.unwrap_or_default();
+        let events = EventBuilder {
+            commit_us: event.original_commit_us + 1,
+            original_commit_us: Some(event.original_commit_us),
+            ..EventBuilder::new(self.settings.server_id)
+        };
+        self.write_binlog(&events, gtid, xid, &changes).await;
+        self.with_folder(|folder| folder.engine.commit(xid));
+        self.logged.send_modify(|count| *count += 1);
+        self.note_visible(&[gtid]);
+        Ok(())
     }
 }
 
@@ -218,16 +248,11 @@ struct Assembly {
     assembler: Assembler,
     algorithm: ChecksumAlgorithm,
     partial: BytesMut,
-    open: Option<(Gtid, Vec<Change>)>,
+    open: Option<Relayed>,
 }
 
 impl Assembly {
-    fn push(
-        &mut self,
-        bytes: &[u8],
-        first: bool,
-        last: bool,
-    ) -> Result<Option<(Gtid, Vec<Change>)>, String> {
+    fn push(&mut self, bytes: &[u8], first: bool, last: bool) -> Result<Option<Relayed>, String> {
         if first {
             self.partial.clear();
         }
@@ -249,7 +274,7 @@ impl Assembly {
         let event = Event::parse(bytes, self.algorithm).map_err(|error| text(&error))?;
         match self.assembler.push(&event).map_err(|error| text(&error))? {
             Step::Outside => {}
-            Step::Begin(gtid) => self.open = Some((gtid.gtid, Vec::new())),
+            Step::Begin(event) => self.open = Some((event, Vec::new())),
             Step::Within => {
                 if let (Some((_, changes)), Some(change)) = (&mut self.open, change(&event)) {
                     changes.push(change);

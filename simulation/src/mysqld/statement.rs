@@ -68,7 +68,7 @@ pub(crate) async fn run(process: &Arc<Process>, session: &mut Session, sql: &str
         "SET" => set(process, session, sql).await,
         "SHOW" => show(process, sql),
         "KILL" => kill(process, sql),
-        "STOP" | "RESET" | "START" | "CHANGE" => replication(process, sql),
+        "STOP" | "RESET" | "START" | "CHANGE" => replication(process, sql).await,
         "CREATE" | "GRANT" => Answer::Ok,
         "ALTER" => alter_user(process, sql),
         "CLONE" => super::host::clone_instance(process, sql).await,
@@ -349,9 +349,13 @@ fn kill(process: &Arc<Process>, sql: &str) -> Answer {
     }
 }
 
-fn replication(process: &Arc<Process>, sql: &str) -> Answer {
+async fn replication(process: &Arc<Process>, sql: &str) -> Answer {
     match sql {
-        "STOP REPLICA" => process.stop_replica(),
+        "STOP REPLICA" => {
+            process.stop_replica();
+            // The applier ends what it has begun.
+            drop(process.log_stage.lock().await);
+        }
         "RESET REPLICA ALL" => process.volatile(|state| state.replica.source = None),
         _ if sql.starts_with("CHANGE REPLICATION SOURCE TO") => {
             let port = sql.split_once("SOURCE_PORT=").map(|(_, rest)| rest);

@@ -127,6 +127,16 @@ impl AcceptedIndex {
         }
     }
 
+    /// What was accepted up to here is served to nobody any more: who lacks some of it lacks what no
+    /// entry has, and a reader that is under way would pass over that. The records stay, since
+    /// repairs compare their checksums.
+    pub(crate) fn begin_anew(&self, accepted: &GtidSet, upto: LogIndex) {
+        let mut inner = self.inner();
+        inner.unreadable = Arc::new(accepted.clone());
+        inner.checkpoints = inner.checkpoints.split_off(&upto.next());
+        inner.floor = inner.floor.max(upto.next());
+    }
+
     /// The first entry that may be read.
     pub(crate) fn floor(&self) -> LogIndex {
         self.inner().floor

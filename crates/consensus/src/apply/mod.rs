@@ -13,7 +13,7 @@ pub use codec::CodecError;
 pub use permit::Permits;
 pub use record::{AcceptedItem, AcceptedRecord, Place};
 pub use snapshot::{Snapshot, SnapshotRecord};
-pub use state::{APPLY_LEVEL, State};
+pub use state::{ACCEPT_ERRANT_LEVEL, APPLY_LEVEL, State};
 
 #[cfg(test)]
 mod tests;

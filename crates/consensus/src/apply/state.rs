@@ -1,13 +1,16 @@
 use quorate_types::{
-    Command, Epoch, FRAGMENT_FIRST, Fragment, Gtid, GtidSet, LogId, LogIndex, Members, NodeId,
-    Outcome, Rejection, Rule, Settings, TransactionBatch,
+    AcceptErrant, Command, Epoch, FRAGMENT_FIRST, Fragment, Gtid, GtidSet, LogId, LogIndex,
+    Members, NodeId, Outcome, Rejection, Rule, Settings, Standing, TransactionBatch,
 };
 
 use super::permit::Permits;
 use super::record::{AcceptedItem, AcceptedRecord, Place};
 
 /// The highest apply level whose rules are in this program.
-pub const APPLY_LEVEL: u32 = 1;
+pub const APPLY_LEVEL: u32 = 2;
+
+/// The apply level from which on [`AcceptErrant`] counts.
+pub const ACCEPT_ERRANT_LEVEL: u32 = 2;
 
 /// Everything that decides what the next entry does. Equal logs give equal states; a snapshot is
 /// this and the index of accepted transactions.
@@ -77,7 +80,7 @@ impl Default for State {
 }
 
 impl State {
-    /// Every GTID that was ever accepted, and the baseline.
+    /// Every GTID that was ever accepted, one by one, as baseline, or as somebody's errant ones.
     #[must_use]
     pub fn accepted(&self) -> &GtidSet {
         &self.accepted
@@ -171,6 +174,7 @@ impl State {
                 true => Outcome::Done,
                 false => Outcome::Ignored,
             },
+            Command::AcceptErrant(errant) => self.on_accept_errant(errant),
             Command::Purge { upto } => self.on_purge(id, *upto),
             Command::Transactions(batch) => return self.on_transactions(id, batch),
             Command::Fragment(fragment) => return self.on_fragment(id, fragment),
@@ -213,6 +217,28 @@ impl State {
         }
         self.baseline = Baseline::Set { checksum };
         self.accepted.union(gtid_set);
+        Outcome::Done
+    }
+
+    /// Sets only grow, so a set that holds everything accepted was judged by what is accepted now:
+    /// neither a transaction nor another server's errant ones came between.
+    fn on_accept_errant(&mut self, errant: &AcceptErrant) -> Outcome {
+        let member = self.members.get(&errant.node);
+        let known = member.is_some_and(|member| {
+            let here = member.standing != Standing::Removed && !member.witness;
+            here && member.incarnation == errant.incarnation
+        });
+        let more = errant.executed.contains_set(&self.accepted) && errant.executed != self.accepted;
+        // A primary, or a server that is being cloned, would be another way out.
+        let idle = self.epoch.is_none() && self.permits.open.is_none();
+        let level = self.settings.apply_level >= ACCEPT_ERRANT_LEVEL;
+        if !(known && more && idle && level) {
+            return Outcome::Ignored;
+        }
+        if self.baseline == Baseline::Open {
+            self.baseline = Baseline::None;
+        }
+        self.accepted.clone_from(&errant.executed);
         Outcome::Done
     }
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proptest::prelude::*;
 use quorate_types::{
-    BinlogSource, ClonePermit, Cloning, Command, Epoch, FRAGMENT_FIRST, Fragment, FragmentEnd,
-    Gtid, GtidSet, Incarnation, LeaderId, LogId, LogIndex, Member, NodeId, Outcome, Rejection,
-    Settings, SourceId, Tag, Term, Transaction, TransactionBatch, Uuid,
+    AcceptErrant, BinlogSource, ClonePermit, Cloning, Command, Epoch, FRAGMENT_FIRST, Fragment,
+    FragmentEnd, Gtid, GtidSet, Incarnation, LeaderId, LogId, LogIndex, Member, NodeId, Outcome,
+    Rejection, Settings, SourceId, Tag, Term, Transaction, TransactionBatch, Uuid,
 };
 
 use super::*;
@@ -23,7 +23,7 @@ struct Choice {
 }
 
 fn choices() -> impl Strategy<Value = Vec<Choice>> {
-    let choice = (0..18_u8, 0..24_u8, any::<u8>(), any::<u8>());
+    let choice = (0..19_u8, 0..24_u8, any::<u8>(), any::<u8>());
     let choice = choice.prop_map(|(kind, spoil, a, b)| Choice { kind, spoil, a, b });
     prop::collection::vec(choice, 0..80)
 }
@@ -120,8 +120,9 @@ fn next_command(state: &State, id: LogId, fresh: u64, choice: Choice) -> Command
                 .into(),
         ),
         16 | 17 => cloning(state, choice),
+        18 => accept_errant(state, fresh, choice),
         6 => Command::Settings(Settings {
-            apply_level: u32::from(choice.a % 2),
+            apply_level: u32::from(choice.a % 3),
         }),
         7..=10 => {
             let count = u64::from(choice.a % 4);
@@ -162,6 +163,24 @@ fn cloning(state: &State, choice: Choice) -> Command {
     Command::Cloning(Cloning {
         sequence: state.permits.last_sequence + u64::from(begins) + u64::from(spoilt(2)),
         permit: begins.then_some(permit),
+    })
+}
+
+/// Mostly of a member that has everything and more.
+fn accept_errant(state: &State, fresh: u64, choice: Choice) -> Command {
+    let spoilt = |number| choice.spoil == number;
+    let mut executed = state.accepted().clone();
+    if spoilt(1) {
+        executed = GtidSet::new();
+    }
+    if !spoilt(2) {
+        executed.insert(gtid(fresh));
+    }
+    let first = state.members.keys().next();
+    Command::AcceptErrant(AcceptErrant {
+        node: first.copied().unwrap_or(NodeId(9)),
+        incarnation: Incarnation(u64::from(spoilt(0))),
+        executed,
     })
 }
 
@@ -221,6 +240,10 @@ proptest! {
             let mut expected = before.accepted.clone();
             if let (Command::Baseline { gtid_set, .. }, Outcome::Done) = (&command, outcome) {
                 expected.union(gtid_set);
+            }
+            if let (Command::AcceptErrant(errant), Outcome::Done) = (&command, outcome) {
+                prop_assert!(before.epoch.is_none() && before.permits.open.is_none());
+                expected.union(&errant.executed);
             }
             let items = record.map(|record| record.transactions).unwrap_or_default();
             for item in &items {
@@ -288,10 +311,10 @@ fn the_generator_reaches_every_outcome() {
         number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         ((number >> 16) % bound) as u8
     };
-    for _ in 0..400 {
+    for _ in 0..1200 {
         let choices: Vec<Choice> = (0..60)
             .map(|_| Choice {
-                kind: next(18),
+                kind: next(19),
                 spoil: next(24),
                 a: next(256),
                 b: next(256),
@@ -303,6 +326,8 @@ fn the_generator_reaches_every_outcome() {
             let name = match (command, outcome) {
                 (Command::Baseline { .. }, Outcome::Done) => "baseline",
                 (Command::Baseline { .. }, Outcome::Ignored) => "late baseline",
+                (Command::AcceptErrant(_), Outcome::Done) => "errant ones accepted",
+                (Command::AcceptErrant(_), _) => "errant ones not accepted",
                 (Command::Cloning(one), Outcome::Done) if one.permit.is_some() => "permit",
                 (Command::Cloning(_), Outcome::Done) => "end of a permit",
                 (Command::Cloning(_), _) => "permit out of turn",
@@ -332,8 +357,9 @@ fn the_generator_reaches_every_outcome() {
             *seen.entry(name).or_default() += 1;
         }
     }
-    assert_eq!(seen.len(), 21, "{seen:#?}");
+    assert_eq!(seen.len(), 23, "{seen:#?}");
 }
 
+mod errant;
 mod permits;
 mod rules;

@@ -9,6 +9,7 @@ use quorate_types::{Epoch, Rule, chain};
 use tokio::time::timeout;
 
 use super::{JobContext, JobError};
+use crate::errant::NEVER_ACCEPTED;
 use crate::server::{Running, ServerState};
 
 /// A server that is adopted answers within this, or is killed (DESIGN 4).
@@ -202,9 +203,7 @@ impl<N: Net, H: Host> JobContext<N, H> {
         let more = executed.difference(&self.accepted());
         let errant = self.own_groups.errant(&server.host, &more).await?;
         if !errant.is_empty() && self.obeys(Rule::ErrantIsCloned) {
-            return Err(JobError::MustClone(format!(
-                "it has transactions that were never accepted: {errant}"
-            )));
+            return Err(JobError::MustClone(format!("{NEVER_ACCEPTED}: {errant}")));
         }
         if let Err(error) = self.consensus.accepted_log().seek(&executed).await {
             return Err(match error {

@@ -91,7 +91,7 @@ impl EventStream {
         }
         let step = self.assembler.push(&event)?;
         if !matches!(step, Step::Outside) {
-            self.content.update(&event)?;
+            self.content.update(&event);
         }
         Ok(Seen::Event { event, step })
     }
@@ -107,7 +107,7 @@ impl EventStream {
         let step = self.assembler.push_head(&header, body_head)?;
         // Outside of a transaction nothing is content; what goes on is then skipped too.
         if !matches!(step, Step::Outside) {
-            self.content.start(header.event_type, body_head)?;
+            self.content.start(header.event_type, body_head);
         }
         let crc = (checksum > 0).then(|| {
             let mut crc = Hasher::new();

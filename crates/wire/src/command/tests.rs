@@ -153,6 +153,13 @@ fn command() -> impl Strategy<Value = Command> {
             upto: LogIndex(upto)
         }),
         cloning().prop_map(Command::Cloning),
+        (any::<(u64, u64)>(), gtid_set()).prop_map(|((node, incarnation), executed)| {
+            Command::AcceptErrant(AcceptErrant {
+                node: NodeId(node),
+                incarnation: Incarnation(incarnation),
+                executed,
+            })
+        }),
         batch().prop_map(Command::Transactions),
         fragment().prop_map(Command::Fragment),
         prop::collection::btree_map(node, member(), 0..5).prop_map(Command::Members),
@@ -212,8 +219,8 @@ fn decoding_copies_no_event() {
 
 #[test]
 fn a_payload_of_an_unknown_kind_is_told_from_damage() {
-    // Fields 9 and 100, and nothing at all.
-    for bytes in [&[0x4a, 0x02, 0x08, 0x01][..], &[0xa2, 0x06, 0x00], &[]] {
+    // Fields 15 and 100, and nothing at all.
+    for bytes in [&[0x7a, 0x02, 0x08, 0x01][..], &[0xa2, 0x06, 0x00], &[]] {
         let error = decode_command(Bytes::copy_from_slice(bytes)).unwrap_err();
         assert!(error.is_unknown_payload(), "{error}");
     }
@@ -256,6 +263,28 @@ fn sample_cloning(begins: bool) -> Command {
     })
 }
 
+fn sample_errant(uuid: Uuid) -> Command {
+    Command::AcceptErrant(AcceptErrant {
+        node: NodeId(2),
+        incarnation: Incarnation(0xfeed),
+        executed: format!("{uuid}:1-5:7:blue:1-3").parse().unwrap(),
+    })
+}
+
+fn sample_members(uuid: Uuid) -> Command {
+    let member = Member {
+        incarnation: Incarnation(0xfeed),
+        server_uuid: Some(uuid),
+        server_version: "9.7.4".to_owned(),
+        address: "127.0.0.1:7023".to_owned(),
+        gate_address: "127.0.0.1:7026".to_owned(),
+        mysql_address: "127.0.0.1:7025".to_owned(),
+        apply_level: 1,
+        ..Member::default()
+    };
+    Command::Members([(NodeId(2), member)].into())
+}
+
 /// One command of each kind, with every field set, for the golden files.
 fn sample(kind: &str) -> Command {
     let epoch = Epoch(LogId {
@@ -287,6 +316,7 @@ fn sample(kind: &str) -> Command {
         },
         "cloning" => sample_cloning(true),
         "cloning_end" => sample_cloning(false),
+        "accept_errant" => sample_errant(uuid),
         "purge" => Command::Purge {
             upto: LogIndex(299),
         },
@@ -309,28 +339,13 @@ fn sample(kind: &str) -> Command {
             source,
             bytes: Bytes::from_static(b"rest"),
         }),
-        "members" => Command::Members(
-            [(
-                NodeId(2),
-                Member {
-                    incarnation: Incarnation(0xfeed),
-                    server_uuid: Some(uuid),
-                    server_version: "9.7.4".to_owned(),
-                    address: "127.0.0.1:7023".to_owned(),
-                    gate_address: "127.0.0.1:7026".to_owned(),
-                    mysql_address: "127.0.0.1:7025".to_owned(),
-                    apply_level: 1,
-                    ..Member::default()
-                },
-            )]
-            .into(),
-        ),
+        "members" => sample_members(uuid),
         "settings" => Command::Settings(Settings { apply_level: 1 }),
         other => panic!("no sample of kind {other}"),
     }
 }
 
-const GOLDEN: [(&str, &str); 10] = [
+const GOLDEN: [(&str, &str); 11] = [
     (
         "set_primary",
         include_str!("../../testdata/set_primary.hex"),
@@ -344,6 +359,10 @@ const GOLDEN: [(&str, &str); 10] = [
     (
         "cloning_end",
         include_str!("../../testdata/cloning_end.hex"),
+    ),
+    (
+        "accept_errant",
+        include_str!("../../testdata/accept_errant.hex"),
     ),
     ("purge", include_str!("../../testdata/purge.hex")),
     (
