@@ -12,7 +12,7 @@ use crate::settings::{Finding, judge_variables};
 use crate::version::{Version, VersionError};
 
 const LOCK_WAIT_TIMEOUT: u16 = 1205;
-const NO_SUCH_THREAD: u16 = 1094;
+pub(crate) const NO_SUCH_THREAD: u16 = 1094;
 const UNKNOWN_VARIABLE: u16 = 1193;
 
 /// Why a step of control failed.
@@ -58,7 +58,7 @@ impl ControlError {
         }
     }
 
-    fn server_code(&self) -> Option<u16> {
+    pub(crate) fn server_code(&self) -> Option<u16> {
         match self {
             Self::Query { source, .. } => source.server().map(|error| error.code),
             _ => None,
@@ -500,7 +500,7 @@ pub(crate) fn quote(text: &str) -> String {
     quoted
 }
 
-fn quote_name(name: &str) -> String {
+pub(crate) fn quote_name(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
 }
 

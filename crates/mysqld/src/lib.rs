@@ -33,6 +33,7 @@ mod rules;
 mod seed;
 mod settings;
 mod sources;
+mod verify;
 mod version;
 
 pub use accounts::{Accounts, CAPTURE_USER, CLONE_USER, CONTROL_USER};
@@ -61,4 +62,5 @@ pub use repair::{
 };
 pub use seed::{Seed, SeedError, prepare_seed};
 pub use settings::{Finding, Settings, default_parallel_workers, is_owned, judge_variables};
+pub use verify::{BaseTable, TableName};
 pub use version::{Version, VersionError};

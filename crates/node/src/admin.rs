@@ -11,10 +11,10 @@ use quorate_wire::NodeReport;
 use quorate_wire::v1::admin_server::Admin;
 use quorate_wire::v1::{
     AcceptErrantReply, AcceptErrantRequest, ChangeMemberReply, ChangeMemberRequest, CheckReply,
-    CheckRequest, CloneReply, CloneRequest, ExportRequest, HoldReply, HoldRequest, JoinReply,
-    JoinRequest, JudgeServerReply, JudgeServerRequest, LeaderHint, MembersReply, MembersRequest,
-    NodeStatusReply, NodeStatusRequest, StatusReply, StatusRequest, SwitchoverReply,
-    SwitchoverRequest,
+    CheckRequest, ChecksumTableRequest, CloneReply, CloneRequest, ExportRequest, HoldReply,
+    HoldRequest, JoinReply, JoinRequest, JudgeServerReply, JudgeServerRequest, LeaderHint,
+    MembersReply, MembersRequest, NodeStatusReply, NodeStatusRequest, StatusReply, StatusRequest,
+    SwitchoverReply, SwitchoverRequest, VerdictReply, VerdictRequest, VerifyRequest,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
@@ -28,6 +28,7 @@ use crate::errant::JudgeOwn;
 use crate::export::{Export, Exported};
 use crate::membership::{JoinError, Membership};
 use crate::roles::Roles;
+use crate::verify::{Checksummed, Verified};
 
 /// How long a switchover may take until the new primary serves.
 const SWITCHOVER_MAX: Duration = Duration::from_secs(20);
@@ -55,6 +56,10 @@ pub(crate) struct AdminService {
 pub(crate) struct Questions {
     pub(crate) export: Export,
     pub(crate) check: Check,
+    pub(crate) verify: Arc<dyn Fn() -> ReceiverStream<Verified> + Send + Sync>,
+    pub(crate) checksum:
+        Arc<dyn Fn(ChecksumTableRequest) -> ReceiverStream<Checksummed> + Send + Sync>,
+    pub(crate) verdict: Arc<dyn Fn(VerdictRequest) + Send + Sync>,
     pub(crate) judge: JudgeOwn,
 }
 
@@ -266,6 +271,33 @@ impl Admin for AdminService {
         let executed = GtidSet::try_from_wire(&request.into_inner().executed_gtid_set)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         Ok(Response::new((self.questions.export)(executed)))
+    }
+
+    type VerifyStream = ReceiverStream<Verified>;
+    type ChecksumTableStream = ReceiverStream<Checksummed>;
+
+    async fn verify(
+        &self,
+        _: Request<VerifyRequest>,
+    ) -> Result<Response<Self::VerifyStream>, Status> {
+        Ok(Response::new((self.questions.verify)()))
+    }
+
+    async fn checksum_table(
+        &self,
+        request: Request<ChecksumTableRequest>,
+    ) -> Result<Response<Self::ChecksumTableStream>, Status> {
+        Ok(Response::new((self.questions.checksum)(
+            request.into_inner(),
+        )))
+    }
+
+    async fn tell_verdict(
+        &self,
+        request: Request<VerdictRequest>,
+    ) -> Result<Response<VerdictReply>, Status> {
+        (self.questions.verdict)(request.into_inner());
+        Ok(Response::new(VerdictReply {}))
     }
 
     async fn check(&self, _: Request<CheckRequest>) -> Result<Response<CheckReply>, Status> {

@@ -45,6 +45,7 @@ pub struct Config {
     pub read_only: ReadOnly,
     pub repair: Repair,
     pub retention: Retention,
+    pub verify: Verify,
     pub log: Log,
 }
 
@@ -276,6 +277,29 @@ pub enum Errant {
     Clone,
     /// Leave it as it is, serving nothing, for somebody to look at.
     Stop,
+}
+
+/// The comparison of tables between servers in the background.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Verify {
+    /// How often the primary compares all tables with the replicas', in seconds; never if 0.
+    /// Default: 0.
+    #[serde(rename = "every_s", deserialize_with = "retention::seconds")]
+    pub every: Duration,
+    /// How long this node's server may read one table, in seconds: it keeps what transactions
+    /// change meanwhile as it was. Default: 3600.
+    #[serde(rename = "table_max_s", deserialize_with = "retention::seconds")]
+    pub table_max: Duration,
+}
+
+impl Default for Verify {
+    fn default() -> Self {
+        Self {
+            every: Duration::ZERO,
+            table_max: Duration::from_secs(3600),
+        }
+    }
 }
 
 /// What is written down about the node's own doing, and what of the Raft log is kept in memory.

@@ -46,6 +46,7 @@ mod roles;
 mod server;
 mod status;
 pub mod telemetry;
+mod verify;
 mod waiting;
 mod watchers;
 mod wiring;

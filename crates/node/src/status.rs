@@ -1,5 +1,6 @@
 //! What this node shows of itself and of the cluster.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,6 +53,7 @@ pub(crate) struct OwnView<N> {
     pub(crate) doing: watch::Receiver<String>,
     pub(crate) kept_cuts: watch::Receiver<Vec<KeptCut>>,
     pub(crate) kept: watch::Receiver<Kept>,
+    pub(crate) differs: watch::Receiver<BTreeSet<String>>,
 }
 
 impl<N: Net> OwnView<N> {
@@ -109,6 +111,7 @@ impl<N: Net> OwnView<N> {
             sessions: self.gate.read_only_sessions(),
             kept_cuts: self.kept_cuts.borrow().clone(),
             log: self.kept.borrow().log,
+            differs: self.differs.borrow().iter().cloned().collect(),
         }
     }
 

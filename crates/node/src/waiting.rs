@@ -12,10 +12,10 @@ use quorate_types::{ClusterView, Incarnation, LogIndex, NodeId, NodeView, Role, 
 use quorate_wire::v1::admin_server::{Admin, AdminServer};
 use quorate_wire::v1::{
     AcceptErrantReply, AcceptErrantRequest, ChangeMemberReply, ChangeMemberRequest, CheckReply,
-    CheckRequest, CloneReply, CloneRequest, ExportRequest, HoldReply, HoldRequest, JoinReply,
-    JoinRequest, JudgeServerReply, JudgeServerRequest, MembersReply, MembersRequest,
-    NodeStatusReply, NodeStatusRequest, StatusReply, StatusRequest, SwitchoverReply,
-    SwitchoverRequest,
+    CheckRequest, ChecksumTableRequest, CloneReply, CloneRequest, ExportRequest, HoldReply,
+    HoldRequest, JoinReply, JoinRequest, JudgeServerReply, JudgeServerRequest, MembersReply,
+    MembersRequest, NodeStatusReply, NodeStatusRequest, StatusReply, StatusRequest,
+    SwitchoverReply, SwitchoverRequest, VerdictReply, VerdictRequest, VerifyRequest,
 };
 use quorate_wire::{NodeReport, RaftRole};
 use tokio::sync::oneshot;
@@ -27,6 +27,7 @@ use crate::config::Config;
 use crate::export::Exported;
 use crate::http::{StatusJson, StatusSource};
 use crate::node::Listeners;
+use crate::verify::{Checksummed, Verified};
 use crate::wiring::secure;
 
 /// How long requests that are being answered may take when the cluster is found.
@@ -162,6 +163,30 @@ impl Admin for Waiting {
         &self,
         _: Request<ExportRequest>,
     ) -> Result<Response<Self::ExportBinlogStream>, Status> {
+        Err(self.refusal())
+    }
+
+    type VerifyStream = ReceiverStream<Verified>;
+    type ChecksumTableStream = ReceiverStream<Checksummed>;
+
+    async fn verify(
+        &self,
+        _: Request<VerifyRequest>,
+    ) -> Result<Response<Self::VerifyStream>, Status> {
+        Err(self.refusal())
+    }
+
+    async fn checksum_table(
+        &self,
+        _: Request<ChecksumTableRequest>,
+    ) -> Result<Response<Self::ChecksumTableStream>, Status> {
+        Err(self.refusal())
+    }
+
+    async fn tell_verdict(
+        &self,
+        _: Request<VerdictRequest>,
+    ) -> Result<Response<VerdictReply>, Status> {
         Err(self.refusal())
     }
 

@@ -1,6 +1,6 @@
 //! Joins the parts of a node: every task and every channel between them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use quorate_replication::{CaptureMetrics, Feed, FeedMetrics, FeedOptions, stable
 use quorate_role::{Input, Machine, Timing};
 use quorate_types::{KeptCut, NodeId, Uuid};
 use quorate_wire::v1::admin_server::AdminServer;
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tonic::service::Routes;
@@ -43,6 +43,7 @@ use crate::retention::{Kept, LogMetrics, Retainer};
 use crate::roles::Roles;
 use crate::server::{Logins, ServerState};
 use crate::status::{OwnView, ViewMaker};
+use crate::verify::{self, Verifier};
 use crate::watchers::{Health, Watcher};
 
 /// The account that replicas log in to the feed with.
@@ -138,15 +139,12 @@ pub(crate) fn wire<N: Net, H: Host>(
             wiring.feed(listener, None);
         }
     }
+    let verifier = wiring.verifier();
     let export = wiring.export(own_feed.clone());
     let controlled = wiring.role_control(gate.clone(), holding, own_feed, inputs_rx);
     let stopped = controlled.stopped.clone();
-    let questions = Questions {
-        export,
-        check: checker(known.net.clone(), server_logins(known)),
-        judge: controlled.judge.clone(),
-    };
-    let (maker, own) = wiring.status(gate, &controlled);
+    let questions = wiring.questions(export, controlled.judge.clone(), &verifier);
+    let (maker, own) = wiring.status(gate, &controlled, verifier.differs.subscribe());
     let admin = wiring.admin(own, controlled.health, proxy, questions);
     let grpc = wiring.grpc(raft_service, admin, listeners.grpc, raft);
     let router = crate::http::router(Arc::new(maker), Arc::new(wiring.registry));
@@ -256,6 +254,44 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
         };
         let feed = Feed::new(Log::new(self.consensus.clone()), options, metrics);
         self.tasks.spawn(feed.run(listener));
+    }
+
+    fn verifier(&mut self) -> Verifier<N> {
+        let verifier = Verifier {
+            node: self.known.config.node,
+            server: verify::Server {
+                net: self.known.net.clone(),
+                logins: server_logins(self.known),
+                note: self.known.config.dir.join("comparing"),
+            },
+            roles: self.roles.clone(),
+            state: self.consensus.applied_state(),
+            forward: self.forward.clone(),
+            differs: Arc::default(),
+            turns: Arc::default(),
+            places: Arc::new(Semaphore::new(verify::PLACES)),
+            table_max: self.known.config.verify.table_max,
+        };
+        if verifier.server.may_have_some_left() {
+            self.tasks.spawn(verifier.server.clone().end_what_is_left());
+        }
+        let every = self.known.config.verify.every;
+        if !every.is_zero() {
+            self.tasks.spawn(verifier.clone().run(every));
+        }
+        verifier
+    }
+
+    fn questions(&self, export: Export, judge: JudgeOwn, verifier: &Verifier<N>) -> Questions {
+        let (verify, checksum, verdict) = (verifier.clone(), verifier.clone(), verifier.clone());
+        Questions {
+            export,
+            judge,
+            check: checker(self.known.net.clone(), server_logins(self.known)),
+            verify: Arc::new(move || verify.start()),
+            checksum: Arc::new(move |request| checksum.checksum(request)),
+            verdict: Arc::new(move |what| verdict.on_verdict(what)),
+        }
     }
 
     fn export(&self, feed: Endpoint) -> Export {
@@ -459,7 +495,12 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
         }
     }
 
-    fn status(&mut self, gate: GateHandle, controlled: &Controlled) -> (ViewMaker<N>, OwnView<N>) {
+    fn status(
+        &mut self,
+        gate: GateHandle,
+        controlled: &Controlled,
+        differs: watch::Receiver<BTreeSet<String>>,
+    ) -> (ViewMaker<N>, OwnView<N>) {
         let known = self.known;
         let reports: Arc<watch::Sender<Reports>> = Arc::default();
         let (book, forward) = (known.book.clone(), self.forward.clone());
@@ -482,6 +523,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             doing: controlled.doing.clone(),
             kept_cuts: controlled.kept_cuts.clone(),
             kept,
+            differs,
         };
         let maker = ViewMaker {
             own: own.clone(),

@@ -26,6 +26,11 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Members(MembersCommand),
     Check(CheckArgs),
+    /// Compare the tables of all replicas with the primary's, now.
+    ///
+    /// One table after the other, each at one moment of the log: writes to it wait until all have a
+    /// snapshot, a second at most. The exit code is 1 if a table differs, or could not be compared.
+    Verify(Address),
     /// Look at binlogs.
     #[command(subcommand)]
     Binlog(BinlogCommand),

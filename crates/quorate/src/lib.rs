@@ -17,6 +17,7 @@ mod node;
 mod recover;
 mod status;
 mod switchover;
+mod verify;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -56,6 +57,7 @@ fn execute(command: Command) -> anyhow::Result<()> {
         Command::Binlog(BinlogCommand::Inspect(args)) => block_on(binlog::inspect(args)),
         Command::Binlog(BinlogCommand::Export(args)) => block_on(binlog::export(args)),
         Command::Check(args) => block_on(check::run(&args)),
+        Command::Verify(args) => block_on(verify::run(&args)),
         Command::Certs(args) => certs::run(&args),
         Command::Log(LogCommand::Compact(args)) => compact::run(&args),
         Command::ExecServer { words } => {

@@ -95,6 +95,10 @@ fn table(status: &StatusJson) -> String {
             rows,
         );
     for node in &status.nodes {
+        if !node.differs.is_empty() {
+            let (id, tables) = (node.id, node.differs.join(", "));
+            let _ = writeln!(text, "node {id} differs from the primary in {tables}");
+        }
         for cut in &node.kept_cuts {
             let (id, name, bytes) = (node.id, &cut.name, cut.bytes);
             let _ = writeln!(

@@ -163,6 +163,8 @@ pub struct NodeView {
     pub log: LogState,
     /// What repairs cut off its binlog, oldest first.
     pub kept_cuts: Vec<KeptCut>,
+    /// Tables that were found to differ from the primary's.
+    pub differs: Vec<String>,
 }
 
 /// What a repair cut off a server's binlog, kept for people to look at.

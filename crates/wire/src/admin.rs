@@ -141,6 +141,7 @@ fn node_message(id: NodeId, view: &NodeView, raft: RaftRole) -> v1::Node {
         server_version: view.server_version.clone(),
         sessions: view.sessions,
         kept_cuts: view.kept_cuts.iter().map(kept_cut_message).collect(),
+        differs: view.differs.clone(),
         raft: v1::RaftRole::from(raft).into(),
         log: retention::log_to_wire(&view.log),
     }
@@ -161,6 +162,7 @@ fn node_from_message(node: v1::Node) -> Result<(NodeId, NodeView, RaftRole), Dec
         sessions: node.sessions,
         kept_cuts: node.kept_cuts.into_iter().map(kept_cut).collect(),
         log: node.log.map(retention::log_from_wire).unwrap_or_default(),
+        differs: node.differs,
     };
     Ok((NodeId(node.id), view, raft))
 }

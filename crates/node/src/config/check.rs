@@ -12,6 +12,7 @@ use toml::de::{DeTable, DeValue};
 use super::finding::line_column;
 use super::{
     Config, Dial, Finding, Listen, Log, Mysqld, Peer, ReadOnly, Repair, Retention, Timing, Tls,
+    Verify,
 };
 
 /// The file as written, before addresses are parsed and values are judged together.
@@ -39,6 +40,8 @@ struct Raw {
     repair: Repair,
     #[serde(default)]
     retention: Retention,
+    #[serde(default)]
+    verify: Verify,
     #[serde(default)]
     log: Log,
 }
@@ -115,6 +118,9 @@ impl Check<'_> {
             (None, true) => {}
         }
         self.timing(&raw.timing);
+        if raw.verify.table_max.is_zero() {
+            self.find("verify.table_max_s", "is 0: no table could be read");
+        }
         for (key, message) in raw.retention.findings() {
             self.find(key, message);
         }
@@ -163,6 +169,7 @@ impl Check<'_> {
             read_only: raw.read_only,
             repair: raw.repair,
             retention: raw.retention,
+            verify: raw.verify,
             log: Log {
                 file: raw.log.file.map(|file| folder.join(file)),
                 ..raw.log

@@ -93,6 +93,20 @@ fn limits_of_the_log_that_cannot_work_are_found() {
 }
 
 #[test]
+fn tables_are_compared_in_the_background_only_where_that_is_asked_for() {
+    let seconds = std::time::Duration::from_secs;
+    let config = Config::parse(GOOD, Path::new("/demo")).unwrap();
+    assert!(config.verify.every.is_zero());
+    assert_eq!(config.verify.table_max, seconds(3600));
+    let text = format!("{GOOD}[verify]\nevery_s = 86400\n");
+    let config = Config::parse(&text, Path::new("/demo")).unwrap();
+    assert_eq!(config.verify.every, seconds(86400));
+    assert_eq!(config.verify.table_max, seconds(3600));
+    let text = format!("{GOOD}[verify]\ntable_max_s = 0\n");
+    assert!(Config::parse(&text, Path::new("/demo")).is_err());
+}
+
+#[test]
 fn the_own_entry_is_ignored_and_a_relay_is_dialled_only_where_one_is_named() {
     let config = Config::parse(GOOD, Path::new("/demo")).unwrap();
     assert_eq!(config.peers.len(), 1);

@@ -83,6 +83,9 @@ pub struct NodeJson {
     /// What repairs cut off its binlog, oldest first; left out when there is nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kept_cuts: Vec<KeptCutJson>,
+    /// Tables that were found to differ from the primary's; left out when there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub differs: Vec<String>,
 }
 
 /// What a repair cut off a binlog, kept for people to look at.
@@ -161,6 +164,7 @@ impl StatusJson {
                 age_s: node.log.age_ms / 1000,
                 full: node.log.is_full,
             }),
+            differs: node.differs.clone(),
         };
         let holder = |(id, why): (&NodeId, &String)| HolderJson {
             id: id.0,

@@ -41,6 +41,7 @@ fn node_view(role: Role) -> NodeView {
             age_ms: 77,
             is_full: true,
         },
+        differs: vec!["app.t".to_owned()],
     }
 }
 
