@@ -12,8 +12,8 @@ use crate::sql::{Sql, SqlError};
 /// If the server does not answer.
 pub async fn fingerprint(socket: &Path) -> Result<(GtidSet, Vec<Vec<String>>), SqlError> {
     let mut sql = Sql::socket(socket).await?;
-    // MySQL's checksum of a JSON document is one of where in memory it is (tried): such tables are
-    // compared by the text of their rows.
+    // Of the values of an index over a JSON array MySQL's checksum takes where in memory they are
+    // (tried): tables with documents are compared by the text of their rows.
     let tables = "SELECT CONCAT('`', table_schema, '`.`', table_name, '`'), \
                   (SELECT GROUP_CONCAT('`', column_name, '`' ORDER BY ordinal_position) FROM information_schema.columns c \
                   WHERE c.table_schema = t.table_schema AND c.table_name = t.table_name \

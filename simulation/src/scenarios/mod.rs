@@ -185,6 +185,11 @@ pub const SCENARIOS: &[Scenario] = &[
         servers::only_the_server_dies,
     ),
     Scenario::new(
+        "replica-is-killed",
+        "what a replica applied it knows by its GTIDs, in whatever form it logged it: it is not cloned",
+        servers::replica_is_killed,
+    ),
+    Scenario::new(
         "server-hangs",
         "a primary that does not answer is replaced, and comes back as a replica",
         servers::server_hangs,

@@ -25,6 +25,23 @@ pub(super) fn only_the_server_dies(cluster: &mut Cluster) -> Result<(), Violatio
     cluster.run_for(seconds(2))
 }
 
+pub(super) fn replica_is_killed(cluster: &mut Cluster) -> Result<(), Violation> {
+    let node = primary(cluster)?;
+    let replica = cluster.others(node)[0];
+    let before = cluster.machine(replica).clones();
+    for wait in [1000, 1300, 900, 1170] {
+        cluster.run_for(ms(wait))?;
+        cluster.kill_server(replica);
+    }
+    cluster.run_for(seconds(3))?;
+    match cluster.machine(replica).clones() - before {
+        0 => Ok(()),
+        times => Err(Violation(format!(
+            "node {replica}'s server was cloned {times} times without need"
+        ))),
+    }
+}
+
 pub(super) fn server_hangs(cluster: &mut Cluster) -> Result<(), Violation> {
     let old = primary(cluster)?;
     cluster.pause_server(old, true);
