@@ -88,13 +88,14 @@ async fn an_unacknowledged_tail_is_nowhere_after_a_rejoin() {
     assert_servers_equal(&cluster.sockets(), Duration::from_secs(30)).await;
     assert_only_accepted(&cluster).await;
     assert_eq!(cluster.unexpected_log_lines(EXPECTED), [] as [String; 0]);
-    cluster.stop().await;
 
     // The same folder, had nobody cut it.
     let server = Uncut::start(&copy).await;
     let (rows, tables) = contents(&server.socket).await;
     assert_eq!(rows, "1,2", "recovery commits the row");
     assert_eq!(tables, format!("{TABLE},kept"), "recovery makes the table");
+    drop(server);
+    cluster.stop().await;
 }
 
 async fn assert_only_accepted(cluster: &Cluster) {

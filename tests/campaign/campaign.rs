@@ -111,9 +111,7 @@ async fn run(args: &Args, lasts: Duration) -> Result<(), Violation> {
         campaign.round().await?;
     }
     campaign.report();
-    let folder = campaign.cluster.dir.clone();
     campaign.cluster.stop().await;
-    std::fs::remove_dir_all(&folder).expect("remove what nobody needs to look at");
     Ok(())
 }
 
