@@ -161,51 +161,6 @@ impl<'a> XaPrepare<'a> {
     }
 }
 
-/// What is before the compressed events of a transaction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PayloadHeader {
-    /// Bytes as they are in the event.
-    pub payload_bytes: u64,
-    /// 0 is zstd, 255 none.
-    pub compression: u64,
-    pub uncompressed_bytes: u64,
-    /// Where in the body the payload begins.
-    pub payload_at: usize,
-}
-
-impl PayloadHeader {
-    /// # Errors
-    /// If the event is of another type or malformed, or its payload is not of the stated size.
-    pub fn parse(event: &Event) -> Result<Self, EventError> {
-        event.expect_type(EventType::TRANSACTION_PAYLOAD)?;
-        let header = Self::parse_body(event.body())?;
-        if (event.body().len() - header.payload_at) as u64 != header.payload_bytes {
-            return Err(EventError::Malformed("payload size"));
-        }
-        Ok(header)
-    }
-
-    pub(crate) fn parse_body(body: &[u8]) -> Result<Self, EventError> {
-        let mut cursor = Cursor::new(body);
-        let mut header = Self::default();
-        loop {
-            let field = cursor.lenenc()?;
-            if field == 0 {
-                header.payload_at = body.len() - cursor.rest().len();
-                return Ok(header);
-            }
-            let len = usize::try_from(cursor.lenenc()?).map_err(|_| EventError::Short)?;
-            let mut value = Cursor::new(cursor.take(len)?);
-            match field {
-                1 => header.payload_bytes = value.lenenc()?,
-                2 => header.compression = value.lenenc()?,
-                3 => header.uncompressed_bytes = value.lenenc()?,
-                _ => {}
-            }
-        }
-    }
-}
-
 /// A sign of life: where the source is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Heartbeat {

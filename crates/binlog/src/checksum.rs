@@ -13,7 +13,8 @@ use crate::event::{Event, EventType};
 
 /// Bytes at the head of an event's body that are enough to judge it by.
 ///
-/// The longest heads are those of row events: 64 KiB of extra data and two sets of columns.
+/// The longest heads are those of `Query` events: 64 KiB of status variables, then the schema and
+/// the beginning of the statement.
 pub const HEAD_BYTES: usize = 128 << 10;
 
 /// Makes the content checksum of one transaction after the other, event by event.

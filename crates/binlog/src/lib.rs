@@ -24,7 +24,7 @@ mod gtid_event;
 mod rewrite;
 mod statement;
 
-pub use body::{Heartbeat, PayloadHeader, Query, Rotate, XaPrepare, previous_gtids, xid};
+pub use body::{Heartbeat, Query, Rotate, XaPrepare, previous_gtids, xid};
 pub use boundary::{AssembleError, Assembler, Ending, Step};
 pub use checksum::{Checksummer, HEAD_BYTES};
 pub use classify::{Class, Form, Obstacle};

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use quorate_binlog::build::{Column, EventBuilder};
 use quorate_binlog::{
     AssembleError, Assembler, ChecksumAlgorithm, Checksummer, Ending, Event, EventError, EventType,
-    FormatDescription, GtidEvent, Heartbeat, PayloadHeader, Query, Rotate, Step, XaPrepare,
-    empty_checksum, empty_transaction, fake_rotate, heartbeat_v1, heartbeat_v2, previous_gtids,
+    FormatDescription, GtidEvent, Heartbeat, Query, Rotate, Step, XaPrepare, empty_checksum,
+    empty_transaction, fake_rotate, heartbeat_v1, heartbeat_v2, previous_gtids,
     previous_gtids_event, rewrite, rewritten_len, stream_format, xid,
 };
 use quorate_types::{Gtid, GtidSet};
@@ -274,7 +274,6 @@ fn parse_everything(bytes: Bytes, algorithm: ChecksumAlgorithm) {
     let _ = Rotate::parse(&event);
     let _ = Query::parse(&event);
     let _ = XaPrepare::parse(&event);
-    let _ = PayloadHeader::parse(&event);
     let _ = Heartbeat::parse(&event);
     let _ = previous_gtids(&event);
     let _ = xid(&event);
