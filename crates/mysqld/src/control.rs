@@ -12,7 +12,7 @@ use crate::settings::{Finding, judge_variables};
 use crate::version::{Version, VersionError};
 
 const LOCK_WAIT_TIMEOUT: u16 = 1205;
-pub(crate) const NO_SUCH_THREAD: u16 = 1094;
+const NO_SUCH_THREAD: u16 = 1094;
 const UNKNOWN_VARIABLE: u16 = 1193;
 
 /// Why a step of control failed.
@@ -116,6 +116,15 @@ impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Session({})", self.id())
     }
+}
+
+/// What `SHOW PROCESSLIST` says of a session.
+pub(crate) struct ListedSession {
+    pub(crate) id: u64,
+    pub(crate) user: String,
+    pub(crate) state: String,
+    /// Its first hundred characters.
+    pub(crate) statement: String,
 }
 
 impl Session {
@@ -384,30 +393,45 @@ impl Session {
     /// Kills every session but this one, those in `keep` and the server's own. Gives how many there
     /// were: a killed session takes a moment to end, so ask again until there are none.
     pub async fn end_foreign_sessions(&mut self, keep: &[u64]) -> Result<usize, ControlError> {
-        let what = "list the sessions";
-        let result = self.run(what, "SHOW PROCESSLIST").await?;
         let mut ended = 0;
-        for row in &result.rows {
-            let id: u64 = row
-                .text(0)
-                .and_then(|id| id.parse().ok())
-                .ok_or(ControlError::Answer { what })?;
+        for ListedSession { id, user, .. } in self.sessions().await? {
             // One that has not logged in yet has done nothing; it may be ours.
             let internal = ["system user", "event_scheduler", "unauthenticated user"];
-            let user = row.text(1).unwrap_or_default();
             if id == self.id() || keep.contains(&id) || internal.contains(&user.as_str()) {
                 continue;
             }
             ended += 1;
-            match self
-                .run("end a session", &format!("KILL CONNECTION {id}"))
-                .await
-            {
-                Err(error) if error.server_code() == Some(NO_SUCH_THREAD) => {}
-                result => drop(result?),
-            }
+            self.end_session("end a session", id).await?;
         }
         Ok(ended)
+    }
+
+    pub(crate) async fn sessions(&mut self) -> Result<Vec<ListedSession>, ControlError> {
+        let what = "list the sessions";
+        let result = self.run(what, "SHOW PROCESSLIST").await?;
+        let listed = result.rows.iter().map(|row| {
+            let text = |i| row.text(i).unwrap_or_default();
+            let id = text(0).parse();
+            Ok(ListedSession {
+                id: id.map_err(|_| ControlError::Answer { what })?,
+                user: text(1),
+                state: text(6),
+                statement: text(7),
+            })
+        });
+        listed.collect()
+    }
+
+    /// Also if it is gone already.
+    pub(crate) async fn end_session(
+        &mut self,
+        what: &'static str,
+        id: u64,
+    ) -> Result<(), ControlError> {
+        match self.run(what, &format!("KILL CONNECTION {id}")).await {
+            Err(error) if error.server_code() == Some(NO_SUCH_THREAD) => Ok(()),
+            result => result.map(drop),
+        }
     }
 
     /// Enables the scheduled events that came from another primary, which a replica keeps disabled

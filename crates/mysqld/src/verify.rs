@@ -5,7 +5,7 @@ use std::time::Duration;
 use quorate_types::GtidSet;
 
 use crate::accounts::CONTROL_USER;
-use crate::control::{ControlError, NO_SUCH_THREAD, Session, quote, quote_name};
+use crate::control::{ControlError, ListedSession, Session, quote, quote_name};
 
 /// The database, or the table, is not there.
 const GONE: [u16; 2] = [1049, 1146];
@@ -177,11 +177,7 @@ impl Session {
             if !session.compares() || only.is_some_and(|only| only != session.id) {
                 continue;
             }
-            let kill = format!("KILL CONNECTION {}", session.id);
-            match self.run("end a comparison", &kill).await {
-                Err(error) if error.server_code() == Some(NO_SUCH_THREAD) => {}
-                result => drop(result?),
-            }
+            self.end_session("end a comparison", session.id).await?;
             ended += 1;
         }
         Ok(ended)
@@ -193,31 +189,6 @@ impl Session {
         let sessions = self.sessions().await?;
         Ok(sessions.iter().any(ListedSession::waits_for_a_table))
     }
-
-    async fn sessions(&mut self) -> Result<Vec<ListedSession>, ControlError> {
-        let what = "list the sessions";
-        let result = self.run(what, "SHOW PROCESSLIST").await?;
-        let listed = result.rows.iter().map(|row| {
-            let text = |i| row.text(i).unwrap_or_default();
-            let id = text(0).parse();
-            Ok(ListedSession {
-                id: id.map_err(|_| ControlError::Answer { what })?,
-                user: text(1),
-                state: text(6),
-                statement: text(7),
-            })
-        });
-        listed.collect()
-    }
-}
-
-/// What `SHOW PROCESSLIST` says of a session.
-struct ListedSession {
-    id: u64,
-    user: String,
-    state: String,
-    /// Its first hundred characters.
-    statement: String,
 }
 
 impl ListedSession {

@@ -80,6 +80,16 @@ impl AdminService {
         })
     }
 
+    fn must_be_ours(&self, cluster_id: u64) -> Result<(), Status> {
+        match cluster_id == self.cluster.0 {
+            true => Ok(()),
+            false => {
+                let reason = format!("this is cluster {}", self.cluster);
+                Err(Status::failed_precondition(reason))
+            }
+        }
+    }
+
     fn refuse(&self, reason: String) -> Response<SwitchoverReply> {
         Response::new(SwitchoverReply {
             reason,
@@ -225,10 +235,7 @@ impl Admin for AdminService {
         request: Request<CloneRequest>,
     ) -> Result<Response<CloneReply>, Status> {
         let request = request.into_inner();
-        if request.cluster_id != self.cluster.0 {
-            let reason = format!("this is cluster {}", self.cluster);
-            return Err(Status::failed_precondition(reason));
-        }
+        self.must_be_ours(request.cluster_id)?;
         let node = NodeId(request.node);
         let answer = match request.sequence {
             None => {
@@ -316,10 +323,7 @@ impl Admin for AdminService {
         request: Request<JudgeServerRequest>,
     ) -> Result<Response<JudgeServerReply>, Status> {
         let request = request.into_inner();
-        if request.cluster_id != self.cluster.0 {
-            let reason = format!("this is cluster {}", self.cluster);
-            return Err(Status::failed_precondition(reason));
-        }
+        self.must_be_ours(request.cluster_id)?;
         Ok(Response::new((self.questions.judge)(request.prepare).await))
     }
 

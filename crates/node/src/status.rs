@@ -59,7 +59,6 @@ pub(crate) struct OwnView<N> {
 impl<N: Net> OwnView<N> {
     fn view(&self) -> NodeView {
         let control = self.control.borrow().clone();
-        let control_phase = control.phase.clone();
         let health = self.health.borrow().clone();
         let holds = self.roles.lease_holds(self.net.boot_time());
         let leads = self.consensus.view().borrow().is_leader;
@@ -90,7 +89,7 @@ impl<N: Net> OwnView<N> {
                 .find(|text| !text.is_empty()),
         };
         let message = message
-            .map(|message| name_way_out(message, &control_phase, &self.roles.view().borrow()));
+            .map(|message| name_way_out(message, &control.phase, &self.roles.view().borrow()));
         NodeView {
             role,
             healthy,

@@ -360,6 +360,18 @@ fn the_generator_reaches_every_outcome() {
     assert_eq!(seen.len(), 23, "{seen:#?}");
 }
 
+/// Members 1 to 3; the incarnation of each is its number.
+fn three_members() -> Command {
+    let member = |node: u64| {
+        let member = Member {
+            incarnation: Incarnation(node),
+            ..Member::default()
+        };
+        (NodeId(node), member)
+    };
+    Command::Members((1..=3).map(member).collect())
+}
+
 mod errant;
 mod permits;
 mod rules;

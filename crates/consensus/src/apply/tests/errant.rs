@@ -4,22 +4,14 @@ use super::*;
 
 const UPTO: u64 = 5;
 
-/// Members 1 to 3, each with its number as incarnation; 1 was primary, and no epoch is open.
+/// Member 1 was primary, and no epoch is open.
 fn idle() -> State {
-    let member = |node: u64| {
-        let member = Member {
-            incarnation: Incarnation(node),
-            ..Member::default()
-        };
-        (NodeId(node), member)
-    };
     let mut state = State::default();
-    let members = Command::Members((1..=3).map(member).collect());
     let settings = Command::Settings(Settings {
         apply_level: ACCEPT_ERRANT_LEVEL,
     });
     assert_eq!(apply(&mut state, 1, &settings), Outcome::Done);
-    assert_eq!(apply(&mut state, 2, &members), Outcome::Done);
+    assert_eq!(apply(&mut state, 2, &three_members()), Outcome::Done);
     begin(&mut state, 3);
     let gtids: Vec<Gtid> = (1..=UPTO).map(gtid).collect();
     let epoch = state.epoch().unwrap();

@@ -2,18 +2,9 @@
 
 use super::*;
 
-/// Members 1 to 3; the incarnation of each is its number.
 fn members() -> State {
-    let member = |node: u64| {
-        let member = Member {
-            incarnation: Incarnation(node),
-            ..Member::default()
-        };
-        (NodeId(node), member)
-    };
     let mut state = State::default();
-    let members = Command::Members((1..=3).map(member).collect());
-    assert_eq!(apply(&mut state, 1, &members), Outcome::Done);
+    assert_eq!(apply(&mut state, 1, &three_members()), Outcome::Done);
     state
 }
 
