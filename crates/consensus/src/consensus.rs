@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::{ChangeMembers, ReadPolicy};
@@ -72,23 +73,36 @@ impl Consensus {
         let on_indexed = Box::new(move |last| indexed.on_indexed(last));
         let store = LogStore::open(disk, config.exec, on_indexed, config.metrics.clone())
             .map_err(StartError::Log)?;
-        let (reader, writer) = (store.reader(), store.writer());
-        let (machine, published) = Machine::open(
-            reader.clone(),
-            writer.clone(),
+        let machine = Machine::open(
+            store.reader(),
+            store.writer(),
             index.clone(),
             config.left_out,
         )
         .map_err(StartError::Log)?;
-        let starts = reader
-            .disk()
-            .meta(MetaKey::PeerStarts)
-            .map_err(|error| StartError::Log(std::io::Error::other(error)))?;
-        let peers = Peers::new(config.identity, config.start_ids, writer.clone(), starts)
-            .map_err(|error| StartError::Log(std::io::Error::other(error)))?;
-        let peers = Arc::new(peers);
-        let timings = config.timings;
-        let network = network(&config, net, peers.clone());
+        let network = network(&config, net, &store)?;
+        Self::boxed_start((config, raft_config), network, store, (machine, index)).await
+    }
+
+    /// Boxed where nothing is generic, so that openraft is compiled in this crate, once, and not in
+    /// each that names a disk and a network.
+    fn boxed_start(
+        config: (ConsensusConfig, openraft::Config),
+        network: Network,
+        store: LogStore,
+        machine: ((Machine, Published), AcceptedIndex),
+    ) -> BoxFuture<'static, Result<(Self, RaftService), StartError>> {
+        Box::pin(Self::start_raft(config, network, store, machine))
+    }
+
+    async fn start_raft(
+        (config, raft_config): (ConsensusConfig, openraft::Config),
+        network: Network,
+        store: LogStore,
+        ((machine, published), index): ((Machine, Published), AcceptedIndex),
+    ) -> Result<(Self, RaftService), StartError> {
+        let (reader, writer) = (store.reader(), store.writer());
+        let (peers, timings) = (network.peers.clone(), config.timings);
         let lease = network.lease.clone();
         let sits_out_until = config.sit_out.map(|sit_out| Instant::now() + sit_out);
         let raft = Raft::new(
@@ -453,19 +467,30 @@ impl Consensus {
     }
 }
 
-fn network<N: Net>(config: &ConsensusConfig, net: N, peers: Arc<Peers>) -> Network {
+fn network<N: Net>(
+    config: &ConsensusConfig,
+    net: N,
+    store: &LogStore,
+) -> Result<Network, StartError> {
+    let starts = store.reader().disk().meta(MetaKey::PeerStarts);
+    let starts = starts.map_err(unreadable)?;
+    let peers = Peers::new(config.identity, config.start_ids, store.writer(), starts);
     let lease_length = config.timings.election_max;
-    Network {
+    Ok(Network {
         dialer: Arc::new(Dialer::new(
             net.clone(),
             config.dial.clone(),
             config.secure.clone(),
             lease_length,
         )),
-        peers,
+        peers: Arc::new(peers.map_err(unreadable)?),
         lease: Arc::new(Lease::new(config.identity.node, lease_length)),
         boot_time: Arc::new(move || net.boot_time()),
-    }
+    })
+}
+
+fn unreadable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StartError {
+    StartError::Log(std::io::Error::other(error))
 }
 
 fn changed(

@@ -1,10 +1,15 @@
 use std::time::Duration;
 
-use quorate_net::BoxIo;
+use quorate_consensus::RaftService;
+use quorate_net::{Listener, Tls};
+use quorate_wire::v1::admin_server::AdminServer;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tonic::service::Routes;
+
+use crate::admin::AdminService;
+use crate::wiring::secure;
 
 /// A peer that vanished is noticed within this.
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
@@ -19,17 +24,19 @@ pub(crate) struct GrpcServer {
 }
 
 impl GrpcServer {
+    /// Nothing here is generic: the servers below are then compiled in this crate, once.
     pub(crate) fn start(
-        routes: Routes,
-        incoming: impl futures_util::Stream<Item = std::io::Result<BoxIo>> + Send + 'static,
+        (raft_service, admin): (RaftService, AdminService),
+        listener: Listener,
+        tls: Option<Tls>,
         raft: &tokio::runtime::Handle,
     ) -> Self {
         let (stop, stopped) = oneshot::channel::<()>();
         let serve = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(KEEP_ALIVE))
             .http2_keepalive_timeout(Some(KEEP_ALIVE))
-            .add_routes(routes)
-            .serve_with_incoming_shutdown(incoming, async {
+            .add_routes(Routes::new(raft_service).add_service(AdminServer::new(admin)))
+            .serve_with_incoming_shutdown(secure(listener.incoming, tls), async {
                 let _ = stopped.await;
             });
         let task = raft.spawn(async move {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use prometheus_client::registry::Registry;
 use quorate_consensus::apply::APPLY_LEVEL;
 use quorate_net::Tls;
@@ -82,6 +83,30 @@ impl Waiting {
         found: impl Future<Output = T>,
     ) -> T {
         let (stop, stopped) = oneshot::channel::<()>();
+        // Polled again below, also if it has ended.
+        let mut serve = self.serve(listeners, tls, stopped).fuse();
+        let answer = async {
+            (&mut serve).await;
+            std::future::pending::<T>().await
+        };
+        let found = tokio::select! {
+            biased;
+            found = found => found,
+            never = answer => never,
+        };
+        let _ = stop.send(());
+        let _ = timeout(STOP_MAX, serve).await;
+        found
+    }
+
+    /// Until it is stopped, and what was asked over gRPC is answered. Boxed here, so that it is
+    /// compiled here and not in each crate that names a network.
+    fn serve<'a>(
+        &self,
+        listeners: &'a mut Listeners,
+        tls: Option<&Tls>,
+        stopped: oneshot::Receiver<()>,
+    ) -> BoxFuture<'a, ()> {
         let grpc_tls = tls.cloned();
         let grpc = tonic::transport::Server::builder()
             .add_service(AdminServer::new(self.clone()))
@@ -92,20 +117,17 @@ impl Waiting {
         let http = secure(&mut listeners.http.incoming, http_tls);
         let router = crate::http::router(Arc::new(self.clone()), Arc::new(Registry::default()));
         let http = crate::http::serve_on(http, router);
-        // Polled again below, also if it has ended.
-        let mut grpc = std::pin::pin!(grpc.fuse());
-        let answer = async {
-            let _ended = tokio::join!(grpc.as_mut(), http);
-            std::future::pending::<T>().await
-        };
-        let found = tokio::select! {
-            biased;
-            found = found => found,
-            never = answer => never,
-        };
-        let _ = stop.send(());
-        let _ = timeout(STOP_MAX, grpc).await;
-        found
+        Box::pin(async {
+            let http = async {
+                http.await;
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                biased;
+                _ended = grpc => {}
+                () = http => {}
+            }
+        })
     }
 
     fn view(&self) -> ClusterView {

@@ -13,11 +13,9 @@ use quorate_proxy::{Gate, GateHandle, GateParts, Proxy, ProxyHandle, ProxyParts,
 use quorate_replication::{CaptureMetrics, Feed, FeedMetrics, FeedOptions, stable_identity};
 use quorate_role::{Input, Machine, Timing};
 use quorate_types::{KeptCut, NodeId, Uuid};
-use quorate_wire::v1::admin_server::AdminServer;
 use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tonic::service::Routes;
 
 use crate::adapters::Log;
 use crate::admin::{AdminService, Forward, Questions};
@@ -610,9 +608,12 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
         listener: Listener,
         raft: &tokio::runtime::Handle,
     ) -> GrpcServer {
-        let incoming = secure(listener.incoming, self.known.tls.clone());
-        let routes = Routes::new(raft_service).add_service(AdminServer::new(admin));
-        GrpcServer::start(routes, incoming, raft)
+        GrpcServer::start(
+            (raft_service, admin),
+            listener,
+            self.known.tls.clone(),
+            raft,
+        )
     }
 }
 

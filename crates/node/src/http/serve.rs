@@ -7,6 +7,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{Html, IntoResponse};
 use axum::routing::get;
 use axum::{Json, Router};
+use futures_util::future::BoxFuture;
 use futures_util::{Stream, StreamExt};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -59,9 +60,10 @@ async fn health(State(source): State<Arc<dyn StatusSource>>) -> impl IntoRespons
     }
 }
 
-/// Serves until the future is dropped, which closes every connection.
-pub async fn serve(listener: Listener, router: Router) {
-    serve_on(listener.incoming, router).await;
+/// Serves until the future is dropped, which closes every connection. Boxed here, so that it is
+/// compiled here and not in each crate that names a network.
+pub fn serve(listener: Listener, router: Router) -> BoxFuture<'static, ()> {
+    Box::pin(serve_on(listener.incoming, router))
 }
 
 /// The same for connections that are somebody else's afterwards.

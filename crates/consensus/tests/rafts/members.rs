@@ -1,10 +1,8 @@
 //! Who has a vote, while members come and go.
 
-mod harness;
-
 use std::time::Duration;
 
-use harness::{Cluster, TIMINGS, transactions};
+use crate::harness::{Cluster, TIMINGS, transactions};
 use quorate_consensus::{ProposalFate, RecoverError, sole_voter};
 use quorate_storage::LogDisk;
 use quorate_types::{Member, NodeId};
@@ -137,7 +135,7 @@ async fn a_survivor_made_the_sole_voter_has_all_that_it_had_and_leads() {
 
     let mut disk = cluster.disk(survivor).clone();
     let member = Member {
-        incarnation: harness::incarnation(survivor),
+        incarnation: crate::harness::incarnation(survivor),
         address: "127.0.0.1:1".to_owned(),
         ..Member::default()
     };

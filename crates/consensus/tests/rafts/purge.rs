@@ -1,11 +1,9 @@
 //! What the log gives up, and who is told that it is gone.
 
-mod harness;
-
 use std::time::Duration;
 
+use crate::harness::{Cluster, gtid, transactions};
 use bytes::Bytes;
-use harness::{Cluster, gtid, transactions};
 use quorate_consensus::apply::ACCEPT_ERRANT_LEVEL;
 use quorate_consensus::{AcceptedLog, Consensus, ProposalFate, ReadError, TransactionBytes};
 use quorate_types::{

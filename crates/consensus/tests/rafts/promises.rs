@@ -1,11 +1,9 @@
 //! What a node must not do: forget a promise over a restart, count for a folder that it no longer
 //! has, or go on with a disk that failed.
 
-mod harness;
-
 use std::time::Duration;
 
-use harness::{Cluster, transactions};
+use crate::harness::{Cluster, transactions};
 use quorate_consensus::{FatalError, ProposalFate};
 use quorate_types::{Command, Epoch, LeaderId, NodeId};
 use tokio::time::{Instant, timeout};

@@ -1,10 +1,8 @@
 //! Three nodes over real sockets.
 
-mod harness;
-
 use std::time::Duration;
 
-use harness::{Cluster, set_primary, transactions};
+use crate::harness::{Cluster, set_primary, transactions};
 use quorate_consensus::ProposalFate;
 use quorate_types::{Command, GtidSet, LogIndex, Outcome};
 
