@@ -58,16 +58,12 @@ impl AdminService {
             leader: self.hint(),
             ..AcceptErrantReply::default()
         };
-        let Some(leader) = self.leader() else {
-            return Ok(refused("no node leads now".to_owned()));
-        };
-        if leader != self.node {
-            let Some(mut client) = (self.forward)(leader) else {
-                return Ok(refused(format!(
-                    "node {leader} leads and is not known here"
-                )));
-            };
-            return Ok(client.accept_errant(request).await?.into_inner());
+        match self.leads_elsewhere() {
+            Ok(None) => {}
+            Ok(Some(mut leader)) => {
+                return Ok(leader.accept_errant(request).await?.into_inner());
+            }
+            Err(why) => return Ok(refused(why)),
         }
         let expected = request.executed_gtid_set.as_deref();
         let expected = expected.map(GtidSet::try_from_wire).transpose();

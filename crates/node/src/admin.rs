@@ -27,6 +27,7 @@ use crate::cloning::{Ask, ClonePermits, PermitError};
 use crate::errant::JudgeOwn;
 use crate::export::{Export, Exported};
 use crate::membership::{JoinError, Membership};
+use crate::node::AdminChannel;
 use crate::roles::Roles;
 use crate::verify::{Checksummed, Verified};
 
@@ -34,8 +35,8 @@ use crate::verify::{Checksummed, Verified};
 const SWITCHOVER_MAX: Duration = Duration::from_secs(20);
 /// A node's own description of itself, made when it is asked for.
 pub(crate) type OwnReport = Arc<dyn Fn() -> NodeReport + Send + Sync>;
-/// Passes a switchover on to the node that leads.
-pub(crate) type Forward = Arc<dyn Fn(NodeId) -> Option<crate::node::AdminChannel> + Send + Sync>;
+/// The admin service of another node, if it is known where that is.
+pub(crate) type Forward = Arc<dyn Fn(NodeId) -> Option<AdminChannel> + Send + Sync>;
 
 pub(crate) struct AdminService {
     pub(crate) node: NodeId,
@@ -70,6 +71,17 @@ impl AdminService {
             .borrow()
             .leader
             .map(|leader| leader.node)
+    }
+
+    /// The node that leads, to pass a request on to; none if this one does.
+    pub(crate) fn leads_elsewhere(&self) -> Result<Option<AdminChannel>, String> {
+        let leader = self.leader().ok_or("no node leads now")?;
+        if leader == self.node {
+            return Ok(None);
+        }
+        let client = (self.forward)(leader);
+        let unknown = || format!("node {leader} leads and is not known here");
+        client.map(Some).ok_or_else(unknown)
     }
 
     pub(crate) fn hint(&self) -> Option<LeaderHint> {
@@ -175,14 +187,10 @@ impl Admin for AdminService {
         request: Request<SwitchoverRequest>,
     ) -> Result<Response<SwitchoverReply>, Status> {
         let request = request.into_inner();
-        let Some(leader) = self.leader() else {
-            return Ok(self.refuse("no node leads now".to_owned()));
-        };
-        if leader != self.node {
-            let Some(mut client) = (self.forward)(leader) else {
-                return Ok(self.refuse(format!("node {leader} leads and is not known here")));
-            };
-            return client.switchover(request).await;
+        match self.leads_elsewhere() {
+            Ok(None) => {}
+            Ok(Some(mut leader)) => return leader.switchover(request).await,
+            Err(why) => return Ok(self.refuse(why)),
         }
         match self.choose(request.to) {
             Ok(to) => Ok(self.switch(to).await),

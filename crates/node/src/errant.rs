@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use quorate_consensus::Consensus;
 use quorate_mysqld::Host;
 use quorate_net::Net;
-use quorate_role::{Input, Phase};
+use quorate_role::{Defect, Input, Phase};
 use quorate_types::{ClusterView, GtidSet, Incarnation, Role, chain};
 use quorate_wire::v1::{JudgeServerReply, ServerCondition};
 use tokio::sync::{mpsc, watch};
@@ -16,9 +16,6 @@ use tokio::time::timeout;
 
 use crate::driver::Control;
 use crate::server::{Logins, Running, ServerError};
-
-/// How the reason begins for which a server with errant transactions must be cloned.
-pub(crate) const NEVER_ACCEPTED: &str = "it has transactions that were never accepted";
 
 /// Between two looks at whether they are accepted by now, which somebody must have asked for.
 const LOOK: Duration = Duration::from_millis(500);
@@ -97,18 +94,13 @@ impl<N: Net, H: Host> OwnErrant<N, H> {
 
     /// Why its transactions cannot be accepted, as far as that is known without asking the server.
     fn unfit(&self) -> Option<String> {
-        let control = self.control.borrow();
-        let errant = match &control.phase {
-            Phase::MustClone {
-                behind: false,
-                message,
-                ..
-            } => message.starts_with(NEVER_ACCEPTED),
-            _ => false,
-        };
-        if !errant {
+        let Phase::MustClone {
+            defect: Defect::Errant,
+            ..
+        } = self.control.borrow().phase
+        else {
             return Some("errant transactions are not what is wrong with it".to_owned());
-        }
+        };
         let runs = self.running.borrow().is_some();
         (!runs).then(|| "its server does not run".to_owned())
     }
@@ -147,6 +139,11 @@ impl<N: Net, H: Host> OwnErrant<N, H> {
         }
         Ok((executed, wrong))
     }
+}
+
+/// Why a server that has these must be cloned.
+pub(crate) fn never_accepted(errant: &GtidSet) -> String {
+    format!("it has transactions that were never accepted: {errant}")
 }
 
 fn condition(phase: &Phase) -> ServerCondition {
@@ -200,7 +197,7 @@ mod tests {
     fn the_way_out_is_named_only_where_nobody_is_left_to_clone_from() {
         let must_clone = Phase::MustClone {
             retry_at: Duration::ZERO,
-            behind: false,
+            defect: Defect::Errant,
             message: String::new(),
         };
         let named = |phase: &Phase, roles: &[Role]| {

@@ -17,7 +17,7 @@ use quorate_consensus::Consensus;
 use quorate_mysqld::{CheckFinding, ControlError, Host, Marker, ReplicationSource};
 use quorate_net::Net;
 use quorate_replication::{CaptureMetrics, CaptureOptions};
-use quorate_role::{Input, Job, JobId, JobResult};
+use quorate_role::{Defect, Input, Job, JobId, JobResult};
 use quorate_types::{ClusterId, Epoch, Incarnation, NodeId, Rule, Uuid, chain};
 use tokio::sync::{Mutex, mpsc, watch};
 
@@ -73,11 +73,8 @@ pub(crate) enum JobError {
     #[error("{0}")]
     Failed(String),
     /// Not a failure of the job: what it found only a clone can mend.
-    #[error("{0}")]
-    MustClone(String),
-    /// Nothing is wrong with it, but the log no longer has what it lacks.
-    #[error("{0}")]
-    Behind(String),
+    #[error("{1}")]
+    MustClone(Defect, String),
 }
 
 impl From<ControlError> for JobError {
@@ -112,8 +109,7 @@ impl<N: Net, H: Host> JobContext<N, H> {
         };
         match result {
             Ok(()) => JobResult::Done,
-            Err(JobError::Behind(why)) => JobResult::Behind(why),
-            Err(JobError::MustClone(why)) => JobResult::MustClone(why),
+            Err(JobError::MustClone(defect, why)) => JobResult::MustClone(defect, why),
             Err(error) => JobResult::Failed(chain(&error)),
         }
     }

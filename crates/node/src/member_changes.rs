@@ -24,11 +24,10 @@ impl AdminService {
             .change
             .clone()
             .ok_or_else(|| Status::invalid_argument("no change"))?;
-        let Some(leader) = self.leader() else {
-            return Ok(self.reply(Err("no node leads now".to_owned())));
-        };
-        if leader != self.node {
-            return self.pass_on(leader, request).await;
+        match self.leads_elsewhere() {
+            Ok(None) => {}
+            Ok(Some(mut leader)) => return Ok(leader.change_member(request).await?.into_inner()),
+            Err(why) => return Ok(self.reply(Err(why))),
         }
         let done = match change {
             Change::Add(add) => {
@@ -66,21 +65,11 @@ impl AdminService {
             leader.is_some_and(|leader| leader != self.node)
         });
         let _ = timeout(HANDED_OVER_MAX, another).await;
-        match self.leader() {
-            Some(leader) if leader != self.node => self.pass_on(leader, request).await,
-            _ => Ok(self.reply(Err("no other node leads now".to_owned()))),
+        match self.leads_elsewhere() {
+            Ok(Some(mut leader)) => Ok(leader.change_member(request).await?.into_inner()),
+            Ok(None) => Ok(self.reply(Err("no other node leads now".to_owned()))),
+            Err(why) => Ok(self.reply(Err(why))),
         }
-    }
-
-    async fn pass_on(
-        &self,
-        leader: NodeId,
-        request: ChangeMemberRequest,
-    ) -> Result<ChangeMemberReply, Status> {
-        let Some(mut client) = (self.forward)(leader) else {
-            return Ok(self.reply(Err(format!("node {leader} leads and is not known here"))));
-        };
-        Ok(client.change_member(request).await?.into_inner())
     }
 
     fn reply(&self, done: Result<String, String>) -> ChangeMemberReply {

@@ -7,13 +7,13 @@ use std::time::Duration;
 use quorate_consensus::Consensus;
 use quorate_mysqld::{ControlError, Host, ReplicationStatus, Session};
 use quorate_net::Net;
-use quorate_role::{Input, JobResult, Phase, ServerEvent};
+use quorate_role::{Defect, Input, Phase, ServerEvent};
 use quorate_types::{GtidSet, Rule, chain};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 
 use crate::driver::Control;
-use crate::errant::NEVER_ACCEPTED;
+use crate::errant::never_accepted;
 use crate::inert::OwnGroups;
 use crate::server::{Logins, Running};
 
@@ -246,7 +246,7 @@ impl<N: Net, H: Host> Watcher<N, H> {
             return None;
         }
         let why = "it is too old: it lacks transactions that are no longer in the log".to_owned();
-        let found = Input::Unmendable(JobResult::Behind(why.clone()));
+        let found = Input::Unmendable(Defect::Behind, why.clone());
         let _ = self.inputs.send(found).await;
         Some(why)
     }
@@ -264,7 +264,7 @@ impl<N: Net, H: Host> Watcher<N, H> {
                 "it cannot apply an accepted transaction: {}",
                 status.apply_error
             );
-            let found = Input::Unmendable(JobResult::MustClone(why));
+            let found = Input::Unmendable(Defect::Damaged, why);
             let _ = self.inputs.send(found).await;
         }
     }
@@ -315,8 +315,8 @@ impl<N: Net, H: Host> Watcher<N, H> {
         match self.own_groups.errant(&self.host, &more()).await {
             Ok(errant) if errant.is_empty() => None,
             Ok(errant) => {
-                let why = format!("{NEVER_ACCEPTED}: {errant}");
-                let found = Input::Unmendable(JobResult::MustClone(why.clone()));
+                let why = never_accepted(&errant);
+                let found = Input::Unmendable(Defect::Errant, why.clone());
                 let _ = self.inputs.send(found).await;
                 Some(why)
             }

@@ -110,10 +110,19 @@ pub enum JobResult {
     Done,
     /// It can be tried again, by way of a repair.
     Failed(String),
-    /// Only a clone can mend this server: it holds what it should not.
-    MustClone(String),
+    /// Only a clone can mend this server.
+    MustClone(Defect, String),
+}
+
+/// Why only a clone can mend a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Defect {
+    /// It executed transactions that were never accepted.
+    Errant,
+    /// It holds something else that it should not, or its data are somebody else's.
+    Damaged,
     /// It holds nothing wrong, and what it lacks is no longer in this node's log.
-    Behind(String),
+    Behind,
 }
 
 /// What became of a `SetPrimary`.
@@ -154,8 +163,8 @@ pub enum Input {
         epoch: Epoch,
     },
     Server(ServerEvent),
-    /// What was found of a replica that runs: [`JobResult::MustClone`] or [`JobResult::Behind`].
-    Unmendable(JobResult),
+    /// What was found of a replica that runs, as in [`JobResult::MustClone`].
+    Unmendable(Defect, String),
     /// All that a server executed which was to be cloned for having more is accepted by now.
     Absolved,
     /// Under this epoch, commits of the server are answered without waiting for the log.

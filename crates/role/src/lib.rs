@@ -22,7 +22,8 @@ mod limit;
 mod machine;
 
 pub use input::{
-    Applied, Candidate, Effect, Input, Job, JobId, JobResult, Proposal, ServerEvent, Tick, Timing,
+    Applied, Candidate, Defect, Effect, Input, Job, JobId, JobResult, Proposal, ServerEvent, Tick,
+    Timing,
 };
 pub use machine::{Machine, Phase};
 

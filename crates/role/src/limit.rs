@@ -49,7 +49,7 @@ impl Machine {
     ) {
         match result {
             JobResult::Done => self.limit.state = Some((epoch, Some(stop))),
-            JobResult::Failed(why) | JobResult::MustClone(why) | JobResult::Behind(why) => {
+            JobResult::Failed(why) | JobResult::MustClone(_, why) => {
                 let what = if stop { "stopped" } else { "resumed" };
                 effects.push(Effect::Report(format!("writes could not be {what}: {why}")));
                 self.limit.retry_at = now + self.timing.limit_retry;

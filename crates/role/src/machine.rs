@@ -1,7 +1,8 @@
 use quorate_types::{Epoch, LeaderId, NodeId, Role};
 
 use crate::input::{
-    Applied, Candidate, Effect, Input, Job, JobId, JobResult, Proposal, ServerEvent, Tick, Timing,
+    Applied, Candidate, Defect, Effect, Input, Job, JobId, JobResult, Proposal, ServerEvent, Tick,
+    Timing,
 };
 use crate::lead::{Proposing, Transfer};
 use crate::limit::Limit;
@@ -17,8 +18,7 @@ pub enum Phase {
     /// Only a clone can mend it. `retry_at` while no job runs.
     MustClone {
         retry_at: Tick,
-        /// It holds nothing that anybody could want to look at.
-        behind: bool,
+        defect: Defect,
         message: String,
     },
     Replica,
@@ -151,7 +151,7 @@ impl Machine {
             Phase::EndingWrites { .. } | Phase::EndingEpoch { .. } | Phase::Demoting { .. } => {
                 Role::Demoting
             }
-            Phase::MustClone { behind, .. } if self.clones || *behind => Role::Cloning,
+            Phase::MustClone { defect, .. } if self.may_clone(*defect) => Role::Cloning,
             Phase::Repairing { .. } | Phase::MustClone { .. } => Role::Repairing,
             Phase::Stopping => Role::Down,
             Phase::Witness => Role::Witness,
@@ -212,12 +212,10 @@ impl Machine {
             Input::CaptureStopped { epoch } => self.over = self.over.max(Some(epoch)),
             Input::Server(event) => self.on_server(now, event, effects),
             // In any other phase it is judged on the way to the next.
-            Input::Unmendable(found) if self.phase == Phase::Replica => match found {
-                JobResult::MustClone(why) => self.must_clone(now, false, why, effects),
-                JobResult::Behind(why) => self.must_clone(now, true, why, effects),
-                JobResult::Done | JobResult::Failed(_) => {}
-            },
-            Input::Unmendable(_) => {}
+            Input::Unmendable(defect, why) if self.phase == Phase::Replica => {
+                self.must_clone(now, defect, why, effects);
+            }
+            Input::Unmendable(..) => {}
             Input::Absolved => self.on_absolved(now, effects),
             Input::Bypassed { epoch, why } => self.on_bypassed(epoch, why, effects),
             Input::Peers(peers) => self.peers = peers,
@@ -302,8 +300,7 @@ impl Machine {
                 let message = self.message().to_owned();
                 self.begin_repair(now, message, effects);
             }
-            (_, JobResult::MustClone(why)) => self.must_clone(now, false, why, effects),
-            (_, JobResult::Behind(why)) => self.must_clone(now, true, why, effects),
+            (_, JobResult::MustClone(defect, why)) => self.must_clone(now, defect, why, effects),
             (Job::Clone, JobResult::Failed(why)) => {
                 effects.push(Effect::Report(format!("the clone failed: {why}")));
                 if let Phase::MustClone { retry_at, .. } = &mut self.phase {
@@ -338,7 +335,13 @@ impl Machine {
         }
     }
 
-    fn must_clone(&mut self, now: Tick, behind: bool, message: String, effects: &mut Vec<Effect>) {
+    fn must_clone(
+        &mut self,
+        now: Tick,
+        defect: Defect,
+        message: String,
+        effects: &mut Vec<Effect>,
+    ) {
         effects.push(Effect::Report(format!(
             "this server must be cloned: {message}"
         )));
@@ -346,14 +349,18 @@ impl Machine {
         self.replica_healthy = false;
         self.phase = Phase::MustClone {
             retry_at: now,
-            behind,
+            defect,
             message,
         };
     }
 
     /// It is judged anew, on the way of every server: what else is wrong with it shows there.
     fn on_absolved(&mut self, now: Tick, effects: &mut Vec<Effect>) {
-        if let Phase::MustClone { behind: false, .. } = self.phase {
+        if let Phase::MustClone {
+            defect: Defect::Errant,
+            ..
+        } = self.phase
+        {
             let why = "what it has is accepted by now".to_owned();
             self.begin_repair(now, why, effects);
         }
@@ -536,15 +543,20 @@ impl Machine {
         self.start(Job::Repair { adopt }, effects);
     }
 
+    /// What holds nothing wrong has nothing that anybody could want to look at.
+    fn may_clone(&self, defect: Defect) -> bool {
+        self.clones || defect == Defect::Behind
+    }
+
     fn clone_server(&mut self, now: Tick, effects: &mut Vec<Effect>) {
         let Phase::MustClone {
-            retry_at, behind, ..
+            retry_at, defect, ..
         } = self.phase
         else {
             return;
         };
-        let clones = self.clones || behind;
-        if clones && self.job.is_none() && self.stop_by.is_none() && retry_at <= now {
+        if self.may_clone(defect) && self.job.is_none() && self.stop_by.is_none() && retry_at <= now
+        {
             self.start(Job::Clone, effects);
         }
     }

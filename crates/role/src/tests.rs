@@ -403,7 +403,7 @@ fn a_stop_hands_over_then_stops_the_server_cleanly() {
 fn an_errant_replica_is_cloned_again_and_again_until_it_is_and_then_started() {
     let mut node = Node::replica();
     let message = || "it has more".to_owned();
-    let effects = node.step(Input::Unmendable(JobResult::MustClone(message())));
+    let effects = node.step(Input::Unmendable(Defect::Damaged, message()));
     assert_eq!(starts(&effects), Some(Job::Clone));
     assert_eq!(node.machine.role(true), quorate_types::Role::Cloning);
     assert_eq!(starts(&node.lead(3)), None);
@@ -426,7 +426,7 @@ fn a_server_that_must_be_cloned_waits_as_it_is_where_that_is_wanted() {
     let mut node = Node::replica();
     node.machine.stop_instead_of_cloning();
     let message = "it has more".to_owned();
-    let effects = node.step(Input::Unmendable(JobResult::MustClone(message)));
+    let effects = node.step(Input::Unmendable(Defect::Errant, message));
     assert_eq!(starts(&effects), None);
     node.now += ms(60_000);
     assert_eq!(node.step(Input::Tick), []);
@@ -434,8 +434,10 @@ fn a_server_that_must_be_cloned_waits_as_it_is_where_that_is_wanted() {
 
     let mut node = Node::replica();
     node.machine.stop_instead_of_cloning();
-    let behind = JobResult::Behind("it lacks some".to_owned());
-    let effects = node.step(Input::Unmendable(behind));
+    let effects = node.step(Input::Unmendable(
+        Defect::Behind,
+        "it lacks some".to_owned(),
+    ));
     assert_eq!(
         starts(&effects),
         Some(Job::Clone),
@@ -456,7 +458,7 @@ fn a_server_whose_errant_transactions_are_accepted_is_repaired_and_not_cloned() 
             "it has nothing to be absolved of"
         );
         let message = "it has more".to_owned();
-        node.step(Input::Unmendable(JobResult::MustClone(message)));
+        node.step(Input::Unmendable(Defect::Errant, message));
         let effects = node.step(Input::Absolved);
         assert_eq!(starts(&effects), Some(Job::Repair { adopt: false }));
         assert_eq!(
@@ -468,10 +470,11 @@ fn a_server_whose_errant_transactions_are_accepted_is_repaired_and_not_cloned() 
         node.finish(JobResult::Done);
         assert_eq!(node.machine.role(true), quorate_types::Role::Replica);
     }
-    let mut node = Node::replica();
-    let behind = JobResult::Behind("it lacks some".to_owned());
-    node.step(Input::Unmendable(behind));
-    assert_eq!(node.step(Input::Absolved), [], "what it lacks it lacks");
+    for defect in [Defect::Damaged, Defect::Behind] {
+        let mut node = Node::replica();
+        node.step(Input::Unmendable(defect, "another fault".to_owned()));
+        assert_eq!(node.step(Input::Absolved), [], "{defect:?}");
+    }
 }
 
 #[test]
@@ -656,7 +659,7 @@ proptest! {
                     Some((epoch, _)) => Input::CaptureStopped { epoch },
                     None => Input::Tick,
                 },
-                Choice::Errant => Input::Unmendable(JobResult::MustClone("x".to_owned())),
+                Choice::Errant => Input::Unmendable(Defect::Errant, "x".to_owned()),
                 Choice::Bypassed => match node.machine.applied.epoch {
                     Some((epoch, _)) => Input::Bypassed { epoch, why: "x".to_owned() },
                     None => Input::Tick,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_role::{
-    Applied, Candidate, Effect, Input, JobId, JobResult, Machine, Phase, Proposal, ServerEvent,
-    Tick, Timing,
+    Applied, Candidate, Defect, Effect, Input, JobId, JobResult, Machine, Phase, Proposal,
+    ServerEvent, Tick, Timing,
 };
 use quorate_types::{Epoch, LeaderId, LogId, NodeId};
 
@@ -161,10 +161,10 @@ fn real(input: In, job: Option<JobId>) -> Input {
         },
         In::JobDone => done(JobResult::Done),
         In::JobFailed => done(JobResult::Failed(String::new())),
-        In::MustClone => done(JobResult::MustClone(String::new())),
+        In::MustClone => done(JobResult::MustClone(Defect::Damaged, String::new())),
         In::CaptureStopped(epoch) => Input::CaptureStopped { epoch },
         In::Exited => Input::Server(ServerEvent::Exited),
-        In::Errant => Input::Unmendable(JobResult::MustClone(String::new())),
+        In::Errant => Input::Unmendable(Defect::Errant, String::new()),
         In::Peers(healthy, level) => {
             let peer = |node: u8| Candidate {
                 node: NodeId(u64::from(node) + 1),

@@ -5,11 +5,12 @@ use quorate_mysqld::{
     Accounts, Host, Marker, RepairReport, Repaired, cut_tail, ensure_stopped, wait_until_free,
 };
 use quorate_net::Net;
+use quorate_role::Defect;
 use quorate_types::{Epoch, Rule, chain};
 use tokio::time::timeout;
 
 use super::{JobContext, JobError};
-use crate::errant::NEVER_ACCEPTED;
+use crate::errant::never_accepted;
 use crate::server::{Running, ServerState};
 
 /// A server that is adopted answers within this, or is killed (DESIGN 4).
@@ -100,10 +101,8 @@ impl<N: Net, H: Host> JobContext<N, H> {
             )
         })?;
         if marker.cluster == self.cluster && marker.node != self.node {
-            return Err(JobError::MustClone(format!(
-                "the data folder is a copy of node {}'s",
-                marker.node
-            )));
+            let why = format!("the data folder is a copy of node {}'s", marker.node);
+            return Err(JobError::MustClone(Defect::Damaged, why));
         }
         if marker.cluster != self.cluster {
             return Err(JobError::Failed(format!(
@@ -115,6 +114,7 @@ impl<N: Net, H: Host> JobContext<N, H> {
         // This start was counted in both folders before Raft began, if they go together.
         if marker.incarnation != self.incarnation || marker.start_counter != self.start_counter {
             return Err(JobError::MustClone(
+                Defect::Damaged,
                 "the data folder is not the one that goes with the Raft folder: it may be restored from \
                  an image"
                     .to_owned(),
@@ -149,7 +149,9 @@ impl<N: Net, H: Host> JobContext<N, H> {
                 })?,
         };
         match cut_tail(&server.host, label, index).await? {
-            Repaired::MustClone(reason) => Err(JobError::MustClone(reason.to_string())),
+            Repaired::MustClone(reason) => {
+                Err(JobError::MustClone(Defect::Damaged, reason.to_string()))
+            }
             Repaired::MayStart(report) => Ok(report),
         }
     }
@@ -203,12 +205,12 @@ impl<N: Net, H: Host> JobContext<N, H> {
         let more = executed.difference(&self.accepted());
         let errant = self.own_groups.errant(&server.host, &more).await?;
         if !errant.is_empty() && self.obeys(Rule::ErrantIsCloned) {
-            return Err(JobError::MustClone(format!("{NEVER_ACCEPTED}: {errant}")));
+            return Err(JobError::MustClone(Defect::Errant, never_accepted(&errant)));
         }
         if let Err(error) = self.consensus.accepted_log().seek(&executed).await {
             return Err(match error {
                 quorate_consensus::ReadError::Purged { .. } => {
-                    JobError::Behind(format!("it is too old: {error}"))
+                    JobError::MustClone(Defect::Behind, format!("it is too old: {error}"))
                 }
                 error => JobError::Failed(format!("look for what it lacks: {}", chain(&error))),
             });
