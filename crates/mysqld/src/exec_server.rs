@@ -1,6 +1,6 @@
 //! The step between the sidecar and mysqld: a session of its own, and the data folder's lock.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -53,6 +53,30 @@ fn take(lock: &File) -> io::Result<()> {
     ))
 }
 
+/// Takes the lock for this process and what it becomes, until that is gone.
+pub(crate) fn hold_lock(path: &OsStr) -> io::Result<()> {
+    let lock = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)?;
+    take(&lock)?;
+    rustix::io::fcntl_setfd(&lock, FdFlags::empty())?;
+    // Only `exec` closes it from here on, and it does not, as just asked.
+    std::mem::forget(lock);
+    Ok(())
+}
+
+/// Out of reach of what is sent to the terminal or the group of whoever started this.
+pub(crate) fn leave_session() -> io::Result<()> {
+    match rustix::process::setsid() {
+        // It leads one already.
+        Ok(_) | Err(rustix::io::Errno::PERM) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 fn prepare(args: impl IntoIterator<Item = OsString>) -> io::Result<Command> {
     let mut args = args.into_iter();
     let missing = || io::Error::new(io::ErrorKind::InvalidInput, "usage: LOCK PID PROGRAM …");
@@ -60,22 +84,13 @@ fn prepare(args: impl IntoIterator<Item = OsString>) -> io::Result<Command> {
     let parent = args.next().ok_or_else(missing)?;
     let program = args.next().ok_or_else(missing)?;
 
-    let lock = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(lock)?;
-    take(&lock)?;
-    rustix::io::fcntl_setfd(&lock, FdFlags::empty())?;
+    hold_lock(&lock)?;
     // A sidecar that died before the lock was taken may have a successor that cuts the binlog now.
     let parent_now = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().to_string());
     if parent_now.as_deref() != parent.to_str() {
         return Err(io::Error::other("the sidecar that started this is gone"));
     }
-    rustix::process::setsid()?;
-    // Only `exec` closes it from here on, and it does not, as just asked.
-    std::mem::forget(lock);
+    leave_session()?;
     let mut command = Command::new(program);
     command.args(args);
     Ok(command)

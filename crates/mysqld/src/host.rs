@@ -7,6 +7,7 @@ use quorate_types::{KeptCut, Uuid};
 
 use crate::marker::{Marker, MarkerParseError};
 use crate::seed::SeedError;
+use crate::service_manager::ServiceManagerError;
 use crate::settings::Settings;
 
 /// What fits into a socket's address on Linux.
@@ -43,6 +44,8 @@ pub enum HostError {
     Marker(#[from] MarkerParseError),
     #[error("make a data folder from the seed")]
     Seed(#[from] SeedError),
+    #[error(transparent)]
+    Manager(#[from] ServiceManagerError),
     #[error("the data folder belongs to another process")]
     NotOurs,
     #[error("servers of this host run no statements by themselves")]
@@ -74,7 +77,7 @@ pub trait Host: Clone + Send + Sync + 'static {
     type Binlogs: BinlogFiles;
 
     /// Starts the server in a session of its own, so that it outlives this process. Returns before
-    /// the server answers.
+    /// the server answers. Refused while the data folder is in use.
     fn start(
         &self,
         settings: &Settings,

@@ -6,6 +6,7 @@
 //! - A process is signalled only through a pidfd, after its executable and its data folder were
 //!   checked; a pid file is a hint and nothing more.
 //! - A cloned folder replaces a data folder whole, and only one that has a marker.
+//! - A service manager starts no server that the sidecar did not order, and does not wait for.
 //! - No binlog is cut while a process may still have the data folder open.
 
 mod accounts;
@@ -31,6 +32,7 @@ mod repair;
 mod replacement;
 mod rules;
 mod seed;
+mod service_manager;
 mod settings;
 mod sources;
 mod verify;
@@ -61,6 +63,7 @@ pub use repair::{
     kill_server, wait_until_free,
 };
 pub use seed::{Seed, SeedError, prepare_seed};
+pub use service_manager::{ServiceManager, ServiceManagerError, exec_ordered_server};
 pub use settings::{Finding, Settings, default_parallel_workers, is_owned, judge_variables};
 pub use verify::{BaseTable, TableName};
 pub use version::{Version, VersionError};

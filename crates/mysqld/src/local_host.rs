@@ -16,12 +16,13 @@ use crate::installation::Installation;
 use crate::marker::Marker;
 use crate::process::{self, ServerProcess};
 use crate::seed::Seed;
+use crate::service_manager::{Running, ServiceManager};
 use crate::settings::Settings;
 
 /// Held by the sidecar that owns the folder.
 const OWNER_LOCK: &str = "quorate.lock";
 /// Held by the server itself.
-const SERVER_LOCK: &str = "quorate.server-lock";
+pub(crate) const SERVER_LOCK: &str = "quorate.server-lock";
 pub(crate) const MARKER: &str = "quorate.marker";
 const MARKER_NEW: &str = "quorate.marker-new";
 /// What a server runs at its start on data that were there before.
@@ -43,6 +44,25 @@ pub struct LocalHostOptions {
     pub log_file: PathBuf,
     /// For people and tests.
     pub pid_file: PathBuf,
+    /// Who runs servers of the data folder. Servers of folders beside it are always children.
+    pub manager: Option<ServiceManager>,
+}
+
+#[cfg(test)]
+impl LocalHostOptions {
+    /// Of a machine on which no server is started.
+    pub(crate) fn unused(folder: &Path) -> Self {
+        Self {
+            installation: Installation::unused(),
+            seed: Seed::at(folder.join("seed")),
+            launcher: PathBuf::new(),
+            data_folder: folder.join("mysql"),
+            cut_folder: folder.join("cut"),
+            log_file: folder.join("log"),
+            pid_file: folder.join("pid"),
+            manager: None,
+        }
+    }
 }
 
 /// This machine.
@@ -50,6 +70,8 @@ pub struct LocalHostOptions {
 pub struct LocalHost {
     options: Arc<LocalHostOptions>,
     pub(crate) claim: Arc<Mutex<Option<FileLock>>>,
+    /// Of the service manager, to end a server.
+    pub(crate) commands: Arc<Mutex<Vec<Running>>>,
 }
 
 impl LocalHost {
@@ -58,6 +80,7 @@ impl LocalHost {
         Self {
             options: Arc::new(options),
             claim: Arc::default(),
+            commands: Arc::default(),
         }
     }
 
@@ -89,7 +112,7 @@ impl LocalHost {
         Ok(())
     }
 
-    fn argv(&self, settings: &Settings) -> Vec<OsString> {
+    pub(crate) fn argv(&self, settings: &Settings) -> Vec<OsString> {
         let installation = &self.options.installation;
         let mut argv = installation.mysqld.clone();
         argv.push("--no-defaults".into());
@@ -103,12 +126,6 @@ impl LocalHost {
 
     fn spawn(&self, settings: &Settings) -> Result<ServerProcess, HostError> {
         let options = &self.options;
-        if settings.socket.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
-            return Err(HostError::SocketPath(settings.socket.clone()));
-        }
-        if !self.data_folder_is_free()? {
-            return Err(HostError::InUse);
-        }
         let open = |what| {
             OpenOptions::new()
                 .create(true)
@@ -141,7 +158,7 @@ impl LocalHost {
             .map_err(at("write", path))
     }
 
-    fn find(&self) -> Result<Option<ServerProcess>, HostError> {
+    pub(crate) fn find(&self) -> Result<Option<ServerProcess>, HostError> {
         let options = &self.options;
         let hint = std::fs::read_to_string(&options.pid_file).ok();
         let hint = hint.and_then(|text| text.trim().parse().ok());
@@ -182,8 +199,14 @@ impl Host for LocalHost {
     type Binlogs = LocalBinlogs;
 
     async fn start(&self, settings: &Settings) -> Result<ServerProcess, HostError> {
+        if settings.socket.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+            return Err(HostError::SocketPath(settings.socket.clone()));
+        }
         self.remove_stale_socket(settings)?;
-        self.spawn(settings)
+        match &self.options.manager {
+            None => self.spawn(settings),
+            Some(manager) => self.order(manager, settings).await,
+        }
     }
 
     async fn adopt(&self) -> Result<Option<ServerProcess>, HostError> {
@@ -191,9 +214,12 @@ impl Host for LocalHost {
     }
 
     fn signal(&self, process: &ServerProcess, signal: Signal) -> Result<(), HostError> {
-        process
-            .signal(signal)
-            .map_err(at("signal the server of", &self.options.data_folder))
+        match &self.options.manager {
+            Some(manager) => self.signal_by(manager, process, signal),
+            None => process
+                .signal(signal)
+                .map_err(at("signal the server of", &self.options.data_folder)),
+        }
     }
 
     async fn exited(&self, process: &ServerProcess) {

@@ -28,6 +28,7 @@ impl LocalHost {
         let options = LocalHostOptions {
             data_folder: self.beside_path(suffix),
             pid_file: self.beside_path(&format!("{suffix}.pid")),
+            manager: None,
             ..self.options().clone()
         };
         Self::new(options)
@@ -113,20 +114,10 @@ mod tests {
     use quorate_types::{ClusterId, Incarnation, NodeId};
 
     use super::*;
-    use crate::installation::Installation;
     use crate::marker::Marker;
-    use crate::seed::Seed;
 
     fn host(folder: &Path) -> LocalHost {
-        LocalHost::new(LocalHostOptions {
-            installation: Installation::unused(),
-            seed: Seed::at(folder.join("seed")),
-            launcher: PathBuf::new(),
-            data_folder: folder.join("mysql"),
-            cut_folder: folder.join("cut"),
-            log_file: folder.join("log"),
-            pid_file: folder.join("pid"),
-        })
+        LocalHost::new(LocalHostOptions::unused(folder))
     }
 
     fn marker(start_counter: u64) -> Marker {

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use quorate_mysqld::ServiceManager;
 use quorate_net::Endpoint;
 use quorate_types::NodeId;
 use serde::Deserialize;
@@ -105,6 +106,13 @@ pub struct Mysqld {
     /// Further options, each `--name=value`; none that decides about durability or replication.
     #[serde(default)]
     pub extra: Vec<String>,
+    /// The command, a program and its arguments, that makes a service manager run `quorate mysqld`
+    /// with this file. Default: none, the server is a process that the node starts itself.
+    pub start: Option<Vec<String>>,
+    /// The command that has the manager end the server in good order. Default: SIGTERM.
+    pub stop: Option<Vec<String>>,
+    /// The command that has the manager kill the server, besides SIGKILL. Default: none.
+    pub kill: Option<Vec<String>>,
 }
 
 impl Mysqld {
@@ -367,6 +375,23 @@ impl Config {
     #[must_use]
     pub fn pid_file(&self) -> PathBuf {
         self.dir.join("quorate.pid")
+    }
+
+    /// What a service manager is to start; see [`quorate_mysqld::ServiceManager`].
+    #[must_use]
+    pub fn mysqld_order_file(&self) -> PathBuf {
+        self.dir.join("mysqld.order")
+    }
+
+    /// Who runs the server, if not this node itself.
+    #[must_use]
+    pub fn service_manager(&self) -> Option<ServiceManager> {
+        Some(ServiceManager {
+            start: self.mysqld.start.clone()?,
+            stop: self.mysqld.stop.clone(),
+            kill: self.mysqld.kill.clone(),
+            order_file: self.mysqld_order_file(),
+        })
     }
 
     #[must_use]

@@ -39,6 +39,7 @@ pub(crate) enum Command {
     /// Look after a node's log.
     #[command(subcommand)]
     Log(LogCommand),
+    Mysqld(MysqldArgs),
     /// Become a server process. For the sidecar itself.
     #[command(hide = true, name = quorate_mysqld::EXEC_SERVER)]
     ExecServer {
@@ -209,6 +210,18 @@ pub(crate) struct RecoverArgs {
 /// forbidden.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CheckArgs {
+    /// The node's configuration.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+}
+
+/// Become the server that a running node has ordered. For the unit of a service manager.
+///
+/// A node with `mysqld.start` in its configuration looks at the data folder first, then orders one
+/// start of its server. Without an order this ends at once: run by hand, at boot, or after a crash, it
+/// starts nothing. In systemd it is the unit's ExecStart, with Restart=no and KillSignal=SIGKILL.
+#[derive(Debug, clap::Args)]
+pub(crate) struct MysqldArgs {
     /// The node's configuration.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: PathBuf,

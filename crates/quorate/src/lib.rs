@@ -13,6 +13,7 @@ mod check;
 mod compact;
 mod demo;
 mod members;
+mod mysqld;
 mod node;
 mod recover;
 mod status;
@@ -63,6 +64,7 @@ fn execute(command: Command) -> anyhow::Result<()> {
         Command::ExecServer { words } => {
             Err(quorate_mysqld::exec_server(words)).context("become the server")
         }
+        Command::Mysqld(args) => mysqld::run(&args),
         Command::Demo(args) => block_on(demo::run(args)),
         Command::Status(args) => block_on(status::run(args)),
         Command::Switchover(args) => block_on(switchover::run(&args)),

@@ -173,6 +173,7 @@ pub(crate) fn host(
         cut_folder: config.dir.join("cut"),
         log_file: config.dir.join("mysqld.log"),
         pid_file: config.mysqld_pid_file(),
+        manager: config.service_manager(),
     }))
 }
 

@@ -65,6 +65,7 @@ impl Story {
             cut_folder: path("cut"),
             log_file: path("mysqld.log"),
             pid_file: path("mysqld.pid"),
+            manager: None,
         });
         let mut settings = Settings::new(7, port, path("mysql.sock"));
         settings.buffer_pool_bytes = 32 << 20;

@@ -280,6 +280,7 @@ impl Check<'_> {
         {
             self.find("mysqld.replica_parallel_workers", "must be from 1 to 1024");
         }
+        self.service_manager(mysqld);
         for option in &mysqld.extra {
             if !option.starts_with("--") {
                 let message = format!("has `{option}`, but an option starts with `--`");
@@ -292,6 +293,26 @@ impl Check<'_> {
                      durability depends on it"
                 );
                 self.find("mysqld.extra", message);
+            }
+        }
+    }
+
+    fn service_manager(&mut self, mysqld: &Mysqld) {
+        let commands = [
+            ("mysqld.start", &mysqld.start),
+            ("mysqld.stop", &mysqld.stop),
+            ("mysqld.kill", &mysqld.kill),
+        ];
+        for (key, command) in commands {
+            match command.as_ref().map(|words| words.first()) {
+                Some(None) => self.find(key, "is empty, but names a program and its arguments"),
+                Some(Some(_)) if mysqld.start.is_none() => {
+                    self.find(
+                        key,
+                        "is for a server that `mysqld.start` starts, which is missing",
+                    );
+                }
+                _ => {}
             }
         }
     }

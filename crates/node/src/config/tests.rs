@@ -64,6 +64,34 @@ fn a_witness_has_no_server_and_every_other_node_has_one() {
 }
 
 #[test]
+fn commands_of_a_service_manager_are_programs_and_belong_together() {
+    let with = |lines: &str| GOOD.replace("port = 7015\n", &format!("port = 7015\n{lines}"));
+    let text = with("start = [\"systemctl\", \"start\", \"db\"]\nkill = [\"true\"]\n");
+    let config = Config::parse(&text, Path::new("/demo")).unwrap();
+    let manager = config.service_manager().expect("it has one");
+    assert_eq!(manager.start, ["systemctl", "start", "db"]);
+    assert_eq!(manager.order_file, Path::new("/demo/n1/mysqld.order"));
+    assert_eq!(
+        (manager.stop, manager.kill),
+        (None, Some(vec!["true".to_owned()]))
+    );
+    for (lines, key) in [
+        ("start = []\n", "mysqld.start"),
+        ("start = [\"true\"]\nstop = []\n", "mysqld.stop"),
+        ("kill = [\"true\"]\n", "mysqld.kill"),
+    ] {
+        let text = with(lines);
+        let found = findings(&text);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].key, key);
+        let line = line_of(&text, key.trim_start_matches("mysqld."));
+        assert_eq!(found[0].at.map(|(line, _)| line), Some(line), "{found:?}");
+    }
+    let config = Config::parse(GOOD, Path::new("/demo")).unwrap();
+    assert_eq!(config.service_manager(), None);
+}
+
+#[test]
 fn limits_of_the_log_that_cannot_work_are_found() {
     let found = |lines: &str| {
         let text = format!("{GOOD}[retention]\n{lines}");
