@@ -22,6 +22,8 @@ pub struct Options {
     pub buffer_pool: String,
     /// Further options of every mysqld.
     pub mysqld_extra: Vec<String>,
+    /// Further lines for the section `[mysqld]` of every node's configuration.
+    pub mysqld_lines: String,
     /// Whether the nodes have certificates, made by the program under test, in `certs/`. Their feed
     /// and HTTP ports are then beyond loopback as far as the program can tell.
     pub certs: bool,
@@ -43,6 +45,7 @@ impl Default for Options {
             config: String::new(),
             buffer_pool: "64M".to_owned(),
             mysqld_extra: Vec::new(),
+            mysqld_lines: String::new(),
             certs: false,
             environment: Vec::new(),
             witness: None,
@@ -133,7 +136,11 @@ impl Cluster {
         self.wait_until_whole(self.options.patience).await;
     }
 
-    async fn make_app(&self) {
+    /// Makes the database and user `app`, of a cluster that was laid out first.
+    ///
+    /// # Panics
+    /// If the cluster does not serve.
+    pub async fn make_app(&self) {
         let primary = self.primary().await.expect("a primary");
         let mut sql = Sql::socket(&self.nodes[&primary].socket())
             .await
@@ -552,8 +559,8 @@ fn config(
     let mysqld = match is_witness {
         true => String::new(),
         false => format!(
-            "[mysqld]\nport = {}\nbuffer_pool = \"{}\"\nextra = {:?}\n",
-            own.mysql, options.buffer_pool, options.mysqld_extra,
+            "[mysqld]\nport = {}\nbuffer_pool = \"{}\"\nextra = {:?}\n{}",
+            own.mysql, options.buffer_pool, options.mysqld_extra, options.mysqld_lines,
         ),
     };
     let mut text = format!(

@@ -1,23 +1,30 @@
-//! A cluster is founded on the data of a server that stood alone: every node gets them, the log goes
-//! on from what that server executed, and nothing of before is ever fed again.
+//! A source with a replica becomes a cluster, which is founded on the data of the replica: the source
+//! serves until the switch, every node gets the data, the log goes on from what the replica executed, and
+//! nothing of before is ever fed again. The old source follows the cluster's feed.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use quorate_mysqld::{default_cache, prepare_seed};
+use quorate_node::config::Secrets;
 use quorate_tests::{
-    Cluster, NodeProcess, Options, Signal, Sql, assert_servers_equal, mysql, wait_for,
+    Cluster, NodeProcess, Options, Signal, Sql, assert_servers_equal, free_ports, mysql, wait_for,
 };
 use quorate_types::{GtidSet, NodeId};
+use tokio::time::Instant;
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// What the server that stands alone is filled with.
+/// What `app.parent` holds in the end: the trigger marks what came after it was made.
+const ALL_WORDS: &str = "one,three,late!,first!,four!,five!";
+/// What the source is filled with.
 const HISTORY: &[&str] = &[
     "CREATE DATABASE app",
     "CREATE USER app@'%' IDENTIFIED BY 'app'",
     "GRANT ALL ON app.* TO app@'%'",
+    "CREATE USER repl@'%' IDENTIFIED BY 'repl'",
+    "GRANT REPLICATION SLAVE ON *.* TO repl@'%'",
     "CREATE TABLE app.parent (id INT PRIMARY KEY AUTO_INCREMENT, w VARCHAR(100))",
     "CREATE TABLE app.child (id INT PRIMARY KEY, parent INT, FOREIGN KEY (parent) \
      REFERENCES app.parent (id) ON DELETE CASCADE)",
@@ -38,41 +45,87 @@ async fn existing_data_become_a_cluster() {
     let program = env!("CARGO_BIN_EXE_quorate-under-test");
     let mut cluster = Cluster::lay_out("existing-data", program, Options::default()).await;
     let first = NodeId(1);
-    let alone = Alone::fill(&cluster.node(first).dir.join("mysql")).await;
-    let before = alone.executed.clone();
-    println!("the server that stood alone has {before}");
+    let data = cluster.node(first).dir.join("mysql");
+    let mut source = Alone::plant(&cluster.dir.join("source"), 5).await;
+    for statement in HISTORY {
+        source.run(statement).await;
+    }
+    let mut replica = Alone::plant(&data, 6).await;
+    replica.follow(source.port, "repl", "repl").await;
+    replica.run("START REPLICA").await;
+    replica.wait_for(source.executed().await).await;
 
-    refused_while_it_is_not_closed(&mut cluster, alone).await;
-    killed_while_it_founds(&mut cluster).await;
-    cluster.start_all().await;
+    replica = refused_while_it_is_not_closed(&mut cluster, replica).await;
+    let before = switch(&mut cluster, &source, replica).await;
+    for id in cluster.others(first) {
+        cluster.node_mut(id).start(false);
+    }
+    cluster.wait_until_whole(Duration::from_secs(90)).await;
     assert_servers_equal(&cluster.sockets(), SOON).await;
-    assert!(
-        !cluster
-            .node(first)
-            .dir
-            .join("mysql/quorate.init.sql")
-            .exists()
-    );
+    let init = cluster.node(first).dir.join("mysql/quorate.init.sql");
+    assert!(!init.exists());
     for socket in cluster.sockets() {
         let mut sql = Sql::socket(&socket).await.expect("root");
         let executed = executed(&mut sql).await;
         assert!(executed.contains_set(&before), "{executed}");
-        let rows = sql.rows("SELECT id, w FROM app.parent ORDER BY id").await;
-        let expected = [["1", "one"], ["3", "three"]].map(|row| row.map(str::to_owned).to_vec());
-        assert_eq!(rows.expect("rows"), expected);
+        assert_eq!(words(&mut sql).await, "one,three,late!,first!");
     }
 
+    let primary = cluster.wait_for_primary(SOON).await;
+    assert_eq!(primary, first, "it alone had the data");
+    let other = cluster.others(primary)[0];
+    it_fails_over(&mut cluster, primary, other).await;
+    let mut sql = Sql::socket(&cluster.node(primary).socket())
+        .await
+        .expect("root");
+    assert_eq!(words(&mut sql).await, ALL_WORDS);
+    let after = executed(&mut sql).await;
+    the_old_source_follows(&cluster, &mut source, other, after.clone()).await;
+    never_fed_again(&cluster, program, other, &before, after);
+    let expected = [
+        Cluster::PEER_LOST,
+        // An empty server cannot be fed what is in no log.
+        &["this server must be cloned", "waiting for a donor"],
+        &["'repl'@'%' has REPLICATION SLAVE"],
+    ]
+    .concat();
+    assert_eq!(cluster.unexpected_log_lines(&expected), [] as [String; 0]);
+    cluster.stop().await;
+}
+
+/// The source, which went on meanwhile, takes no more writes, and the founder does; what the source
+/// had by then.
+async fn switch(cluster: &mut Cluster, source: &Alone, mut replica: Alone) -> GtidSet {
+    let first = NodeId(1);
+    source
+        .run("INSERT INTO app.parent (w) VALUES ('late')")
+        .await;
+    source.run("SET GLOBAL super_read_only=ON").await;
+    let begun = Instant::now();
+    let before = source.executed().await;
+    println!("the source has {before}");
+    replica.wait_for(before.clone()).await;
+    for statement in ["STOP REPLICA", "RESET REPLICA ALL"] {
+        replica.run(statement).await;
+    }
+    replica.end(false).await;
+    killed_while_it_founds(cluster).await;
+    cluster.node_mut(first).start(true);
+    serves(cluster, first).await;
+    println!("writes paused for {:?}, a kill among it", begun.elapsed());
+    before
+}
+
+/// A write, then one at another node after the primary was killed, which comes back.
+async fn it_fails_over(cluster: &mut Cluster, primary: NodeId, other: NodeId) {
     let ports = cluster.read_write_ports();
     let mut sql = Sql::port(ports[2]).await.expect("the account that it had");
     sql.run("INSERT INTO parent (w) VALUES ('four')")
         .await
         .expect("a write");
-    let primary = cluster.wait_for_primary(SOON).await;
-    assert_eq!(primary, first, "it alone had the data");
-    kill(&mut cluster, primary).await;
-    let others = cluster.others(primary);
+    kill(cluster, primary).await;
     let took_over = wait_for(SOON, async || {
-        let Ok(mut sql) = Sql::port(cluster.node(others[0]).ports.read_write).await else {
+        let Ok(mut sql) = Sql::port(cluster.node(other).ports.read_write).await else {
             return false;
         };
         sql.run("INSERT IGNORE INTO parent (id, w) VALUES (1000, 'five')")
@@ -83,49 +136,63 @@ async fn existing_data_become_a_cluster() {
     cluster.node_mut(primary).start(false);
     cluster.wait_until_whole(Duration::from_secs(60)).await;
     assert_servers_equal(&cluster.sockets(), SOON).await;
-    let mut sql = Sql::socket(&cluster.node(primary).socket())
-        .await
-        .expect("root");
-    let rows = sql
-        .value("SELECT GROUP_CONCAT(w ORDER BY id) FROM app.parent")
-        .await;
-    assert_eq!(rows.expect("rows"), "one,three,four!,five!");
-    never_fed_again(
-        &cluster,
-        program,
-        others[0],
-        &before,
-        executed(&mut sql).await,
-    );
-    let expected = [
-        Cluster::PEER_LOST,
-        // An empty server cannot be fed what is in no log.
-        &["this server must be cloned", "waiting for a donor"],
-    ]
-    .concat();
-    assert_eq!(cluster.unexpected_log_lines(&expected), [] as [String; 0]);
-    cluster.stop().await;
+}
+
+async fn words(sql: &mut Sql) -> String {
+    let words = sql.value("SELECT GROUP_CONCAT(w ORDER BY id) FROM app.parent");
+    words.await.expect("rows")
 }
 
 /// Founding is refused, and leaves everything as it was, while the server runs and after a kill.
-async fn refused_while_it_is_not_closed(cluster: &mut Cluster, mut alone: Alone) {
-    let first = NodeId(1);
+async fn refused_while_it_is_not_closed(cluster: &mut Cluster, mut replica: Alone) -> Alone {
+    let node = cluster.node_mut(NodeId(1));
+    let data = node.dir.join("mysql");
     for why in ["still uses the data folder", "was not stopped cleanly"] {
-        let node = cluster.node_mut(first);
         node.start(true);
         assert_eq!(node.exited(SOON).await, Some(false), "{why}");
         let log = std::fs::read_to_string(node.log()).expect("its log");
         assert!(log.contains(why), "{why}: {log}");
-        let data = node.dir.join("mysql");
         assert!(!data.join("quorate.marker").exists());
         std::fs::remove_file(node.log()).expect("begin the log anew");
-        alone.end(why.starts_with("still")).await;
         if why.starts_with("still") {
-            continue;
+            replica.end(true).await;
         }
-        alone = Alone::start(&data).await;
-        alone.end(false).await;
     }
+    replica.start_again().await;
+    replica.run("START REPLICA").await;
+    replica
+}
+
+/// The founder alone takes writes: the others have nothing yet, and do not run.
+async fn serves(cluster: &Cluster, first: NodeId) {
+    let port = cluster.node(first).ports.read_write;
+    let took = wait_for(Duration::from_secs(60), async || {
+        let Ok(mut sql) = Sql::port(port).await else {
+            return false;
+        };
+        let insert = "INSERT INTO parent (id, w) VALUES (5, 'first') ON DUPLICATE KEY UPDATE w = w";
+        sql.run(insert).await.is_ok()
+    });
+    assert!(took.await, "the founder takes no write");
+}
+
+/// A way back: what was the source has all that the cluster accepted.
+async fn the_old_source_follows(
+    cluster: &Cluster,
+    source: &mut Alone,
+    node: NodeId,
+    after: GtidSet,
+) {
+    let secrets = Secrets::load(&cluster.dir.join("secrets.toml")).expect("secrets");
+    let feed = cluster.node(node).ports.feed;
+    source
+        .follow(feed, "quorate_feed", secrets.feed.expose())
+        .await;
+    source.run("START REPLICA").await;
+    source.wait_for(after).await;
+    let mut sql = Sql::socket(&source.socket).await.expect("root");
+    assert_eq!(words(&mut sql).await, ALL_WORDS);
+    source.run("STOP REPLICA").await;
 }
 
 /// The sidecar dies while its server runs on the data: it is founded all the same, the next time.
@@ -206,47 +273,52 @@ async fn executed(sql: &mut Sql) -> GtidSet {
 /// A mysqld as a distribution runs it, with GTIDs, and no sidecar.
 struct Alone {
     child: Child,
+    data: PathBuf,
     socket: PathBuf,
-    executed: GtidSet,
+    port: u16,
+    server_id: u32,
 }
 
 impl Alone {
-    async fn fill(data: &Path) -> Self {
+    /// A new server.
+    async fn plant(data: &Path, server_id: u32) -> Self {
         let seed = prepare_seed(&mysql().await, &default_cache()).await;
         seed.expect("a seed")
             .plant(data)
             .expect("a new data folder");
-        let mut alone = Self::start(data).await;
-        let mut sql = Sql::socket(&alone.socket).await.expect("root");
-        for statement in HISTORY {
-            sql.run(statement).await.expect(statement);
+        let port = free_ports(1)[0];
+        let socket = data.with_file_name(format!("alone-{server_id}.sock"));
+        let child = Self::start(data, &socket, port, server_id).await;
+        Self {
+            child,
+            data: data.to_owned(),
+            socket,
+            port,
+            server_id,
         }
-        alone.executed = executed(&mut sql).await;
-        alone
     }
 
-    async fn start(data: &Path) -> Self {
+    async fn start(data: &Path, socket: &Path, port: u16, server_id: u32) -> Child {
         let installation = mysql().await;
         let (program, words) = installation.mysqld.split_first().expect("a program");
-        let socket = data.with_file_name("alone.sock");
         let mut command = Command::new(program);
         command
             .args(words)
             .arg("--no-defaults")
             .args(&installation.options);
         command.arg("--user=root");
-        let log = std::fs::File::create(data.with_file_name("alone.log")).expect("a log");
+        let log = std::fs::File::create(socket.with_extension("log")).expect("a log");
         let child = command
             .arg(format!("--datadir={}", data.display()))
             .arg(format!("--socket={}", socket.display()))
-            .arg("--skip-networking")
+            .arg(format!("--port={port}"))
+            .arg(format!("--server-id={server_id}"))
             .args([
+                "--bind-address=127.0.0.1",
                 "--gtid-mode=ON",
                 "--enforce-gtid-consistency=ON",
-                "--server-id=5",
-            ])
-            .args([
                 "--log-bin=mysql-bin",
+                "--skip-replica-start=ON",
                 "--mysqlx=OFF",
                 "--secure-file-priv=NULL",
                 "--innodb-buffer-pool-size=32M",
@@ -257,14 +329,37 @@ impl Alone {
             .spawn()
             .expect("start mysqld");
         let up = wait_for(Duration::from_secs(60), async || {
-            Sql::socket(&socket).await.is_ok()
+            Sql::socket(socket).await.is_ok()
         });
         assert!(up.await, "mysqld does not start");
-        Self {
-            child,
-            socket,
-            executed: GtidSet::new(),
-        }
+        child
+    }
+
+    async fn start_again(&mut self) {
+        self.child = Self::start(&self.data, &self.socket, self.port, self.server_id).await;
+    }
+
+    async fn run(&self, statement: &str) {
+        let mut sql = Sql::socket(&self.socket).await.expect("root");
+        sql.run(statement).await.expect(statement);
+    }
+
+    async fn executed(&self) -> GtidSet {
+        executed(&mut Sql::socket(&self.socket).await.expect("root")).await
+    }
+
+    async fn follow(&self, port: u16, user: &str, password: &str) {
+        self.run(&format!(
+            "CHANGE REPLICATION SOURCE TO SOURCE_HOST = '127.0.0.1', SOURCE_PORT = {port}, \
+             SOURCE_USER = '{user}', SOURCE_PASSWORD = '{password}', SOURCE_AUTO_POSITION = 1, \
+             SOURCE_SSL = 0, GET_SOURCE_PUBLIC_KEY = 1"
+        ))
+        .await;
+    }
+
+    async fn wait_for(&self, set: GtidSet) {
+        let has = wait_for(SOON, async || self.executed().await.contains_set(&set));
+        assert!(has.await, "server {} does not follow", self.server_id);
     }
 
     /// Ends it, by a kill or as it should be.

@@ -62,7 +62,8 @@ async fn members_are_added_promoted_and_removed_under_load_and_kills() {
     add(&cluster, NEW, id).await;
     cluster.learners.insert(id);
     cluster.wait_until_whole(Duration::from_secs(60)).await;
-    assert_servers_equal(&cluster.sockets(), Duration::from_secs(30)).await;
+    // It was away for up to 50,000 transactions, and applies some 1,700 a second on a busy machine.
+    assert_servers_equal(&cluster.sockets(), Duration::from_secs(120)).await;
     assert_eq!(cluster.unexpected_log_lines(EXPECTED), [] as [String; 0]);
     drop(gone);
     cluster.stop().await;

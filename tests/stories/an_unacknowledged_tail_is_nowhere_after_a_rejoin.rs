@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use quorate_mysqld::{FindOptions, Settings, default_cache, find_or_fetch};
 use quorate_tests::{
-    Cluster, Options, Signal, Sql, SqlError, assert_servers_equal, free_ports, wait_for,
+    Cluster, Options, Signal, Sql, SqlError, assert_servers_equal, binlog_comes_to_hold,
+    copy_folder, free_ports, wait_for, wait_until_server_ended,
 };
 use tokio::task::JoinHandle;
 
@@ -79,7 +80,7 @@ async fn an_unacknowledged_tail_is_nowhere_after_a_rejoin() {
         assert!(matches!(outcome, Err(SqlError::Unknown(_))), "{outcome:?}");
     }
     let copy = cluster.dir.join("copy");
-    wait_until_ended(&data).await;
+    wait_until_server_ended(&data).await;
     copy_folder(&data, &copy);
     cluster.links.heal();
     cluster.node_mut(old).start(false);
@@ -114,27 +115,6 @@ fn hang(mut session: Sql, statement: String) -> JoinHandle<Result<(), SqlError>>
     tokio::spawn(async move { session.run(&statement).await })
 }
 
-/// Row images and statements of small transactions stand in the binlog as they are.
-async fn binlog_comes_to_hold(data: &Path, text: &str) -> bool {
-    wait_for(Duration::from_secs(5), async || {
-        let files = std::fs::read_dir(data).expect("list the data folder");
-        files
-            .map(|file| file.expect("an entry").path())
-            .any(|path| {
-                let name = path.file_name().unwrap_or_default().to_string_lossy();
-                let bytes = if name.starts_with("binlog.0") {
-                    std::fs::read(&path).unwrap_or_default()
-                } else {
-                    Vec::new()
-                };
-                bytes
-                    .windows(text.len())
-                    .any(|window| window == text.as_bytes())
-            })
-    })
-    .await
-}
-
 async fn contents(socket: &Path) -> (String, String) {
     let mut sql = Sql::socket(socket).await.expect("root on the socket");
     let rows = sql
@@ -147,31 +127,6 @@ async fn contents(socket: &Path) -> (String, String) {
         )
         .await;
     (rows.expect("rows"), tables.expect("tables"))
-}
-
-/// A killed server's files stand still once nobody holds its lock.
-async fn wait_until_ended(data: &Path) {
-    let lock = data.join("quorate.server-lock");
-    let ended = wait_for(Duration::from_secs(10), async || {
-        let taken = quorate_mysqld::FileLock::try_acquire(&lock);
-        taken.expect("lock the data folder").is_some()
-    })
-    .await;
-    assert!(ended, "the killed server still runs");
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    std::fs::create_dir(to).expect("make a folder");
-    for entry in std::fs::read_dir(from).expect("list a folder") {
-        let entry = entry.expect("an entry");
-        let kind = entry.file_type().expect("a kind");
-        let target = to.join(entry.file_name());
-        if kind.is_dir() {
-            copy_folder(&entry.path(), &target);
-        } else if kind.is_file() {
-            std::fs::copy(entry.path(), target).expect("copy a file");
-        }
-    }
 }
 
 /// A stock server on a folder as it is.

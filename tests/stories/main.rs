@@ -1,0 +1,38 @@
+//! Stories on real servers: each starts what it needs, does something to it, and looks at what became of
+//! it. One at a time: whoever has a cluster holds the machine's lock.
+
+mod a_campaign_of_faults_finds_nothing;
+mod a_check_says_what_to_set;
+mod a_clone_survives_its_recipient_and_its_donor;
+mod a_crash_of_all_nodes_loses_nothing;
+mod a_cut_off_primary_answers_nothing;
+mod a_disk_that_hangs_or_fails;
+mod a_flush_by_hand_leaves_a_replica_what_it_is;
+mod a_folder_from_elsewhere_is_cloned;
+mod a_folder_that_is_not_the_members_is_refused;
+mod a_full_capture_stays_small;
+mod a_full_disk_stops_a_node;
+mod a_gate_that_is_opened_by_hand_ends_the_epoch;
+mod a_killed_primary_is_replaced_and_returns;
+mod a_lone_survivor_is_recovered_by_force;
+mod a_replica_that_differs_is_named;
+mod a_service_manager_starts_no_server_before_its_repair;
+mod a_switchover_under_load_pauses_writes_for_less_than_a_second;
+mod a_witness_gives_two_servers_a_quorum;
+mod a_write_through_any_node_reaches_every_server;
+mod an_errant_replica_is_cloned_by_itself;
+mod an_errant_server_waits_where_that_is_wanted;
+mod an_unacknowledged_tail_is_nowhere_after_a_rejoin;
+mod binlogs_are_inspected_and_exported;
+mod both_replicas_are_cloned_one_after_the_other;
+mod doors_are_closed_to_strangers;
+mod every_kind_of_transaction;
+mod every_server_is_errant_until_one_is_chosen;
+mod existing_data_become_a_cluster;
+mod feed_real_consumers;
+mod members_come_and_go;
+mod sigterm_hands_over;
+mod sysbench_goes_on_after_a_failover;
+mod the_feed_gives_every_row_event_once_across_a_failover;
+mod what_is_purged_is_cloned_or_refused;
+mod what_sigterm_committed_is_cloned_away;
