@@ -115,11 +115,7 @@ impl BinlogFiles for LocalBinlogs {
     type File = File;
 
     fn list(&self) -> io::Result<Vec<String>> {
-        let read = |name: &str| match std::fs::read_to_string(self.data_folder.join(name)) {
-            Ok(text) => Ok(Some(text)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        };
+        let read = |name: &str| unless_gone(std::fs::read_to_string(self.data_folder.join(name)));
         // A server that was killed between removing the old index and renaming the new one.
         let text = match read(&self.index)? {
             Some(text) => text,
@@ -183,9 +179,8 @@ impl BinlogFiles for LocalBinlogs {
     }
 
     fn kept(&self) -> io::Result<Vec<KeptCut>> {
-        let entries = match std::fs::read_dir(&self.cut_folder) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries?,
+        let Some(entries) = unless_gone(std::fs::read_dir(&self.cut_folder))? else {
+            return Ok(Vec::new());
         };
         let mut kept = Vec::new();
         for entry in entries {
@@ -219,10 +214,8 @@ impl BinlogFiles for LocalBinlogs {
             true => std::fs::remove_dir_all(&path),
             false => std::fs::remove_file(&path),
         };
-        match removed {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        unless_gone(removed)?;
+        Ok(())
     }
 
     fn drop_after(&self, last: &str) -> io::Result<()> {
@@ -235,10 +228,7 @@ impl BinlogFiles for LocalBinlogs {
         // Also if nothing is dropped: the index may be the one that a crash left.
         self.write_index(keep)?;
         for file in drop {
-            match std::fs::remove_file(self.path(file)?) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+            unless_gone(std::fs::remove_file(self.path(file)?))?;
         }
         sync_folder(&self.data_folder)
     }
@@ -291,6 +281,14 @@ pub(crate) fn replace_file(
     file.sync_all()?;
     std::fs::rename(&temporary, folder.join(name))?;
     sync_folder(folder)
+}
+
+/// None where there is no such file or folder.
+pub(crate) fn unless_gone<T>(done: io::Result<T>) -> io::Result<Option<T>> {
+    match done {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        done => done.map(Some),
+    }
 }
 
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {

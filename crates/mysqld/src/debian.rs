@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use crate::binlog_files::unless_gone;
 use crate::file_lock::FileLock;
 use crate::sources::{self, Repository};
 
@@ -290,10 +291,8 @@ async fn run(program: &'static str, args: &[&str], conf: Option<&Path>) -> Resul
 }
 
 fn remove(folder: &Path) -> Result<(), FetchError> {
-    match std::fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at("remove", folder)(error)),
-        _ => Ok(()),
-    }
+    unless_gone(std::fs::remove_dir_all(folder)).map_err(at("remove", folder))?;
+    Ok(())
 }
 
 fn at(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FetchError {

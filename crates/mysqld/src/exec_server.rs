@@ -34,7 +34,13 @@ pub(crate) fn command(launcher: &Path, lock: &Path, argv: &[OsString]) -> Comman
 /// reaches it. It inherits the lock of its data folder, which is free again exactly when it is
 /// gone; not even its last thread can write after that.
 pub fn exec_server(args: impl IntoIterator<Item = OsString>) -> io::Error {
-    match prepare(args) {
+    exec(prepare(args))
+}
+
+/// Returns only if that fails.
+pub(crate) fn exec(prepared: io::Result<Command>) -> io::Error {
+    let left = prepared.and_then(|command| leave_session().map(|()| command));
+    match left {
         Ok(mut command) => command.exec(),
         Err(error) => error,
     }
@@ -69,7 +75,7 @@ pub(crate) fn hold_lock(path: &OsStr) -> io::Result<()> {
 }
 
 /// Out of reach of what is sent to the terminal or the group of whoever started this.
-pub(crate) fn leave_session() -> io::Result<()> {
+fn leave_session() -> io::Result<()> {
     match rustix::process::setsid() {
         // It leads one already.
         Ok(_) | Err(rustix::io::Errno::PERM) => Ok(()),
@@ -90,7 +96,6 @@ fn prepare(args: impl IntoIterator<Item = OsString>) -> io::Result<Command> {
     if parent_now.as_deref() != parent.to_str() {
         return Err(io::Error::other("the sidecar that started this is gone"));
     }
-    leave_session()?;
     let mut command = Command::new(program);
     command.args(args);
     Ok(command)

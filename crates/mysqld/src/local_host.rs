@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use quorate_types::Uuid;
 use rustix::fs::{FlockOperation, fcntl_lock};
 
-use crate::binlog_files::{LocalBinlogs, replace_file, sync_folder};
+use crate::binlog_files::{LocalBinlogs, replace_file, sync_folder, unless_gone};
 use crate::exec_server;
 use crate::file_lock::FileLock;
 use crate::host::{Beside, Host, HostError, SOCKET_PATH_BYTES_MAX, Signal};
@@ -102,12 +102,7 @@ impl LocalHost {
         let mut lock = settings.socket.clone().into_os_string();
         lock.push(".lock");
         for path in [settings.socket.clone(), PathBuf::from(lock)] {
-            match std::fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(at("remove the old socket", &path)(error));
-                }
-                _ => {}
-            }
+            unless_gone(std::fs::remove_file(&path)).map_err(at("remove the old socket", &path))?;
         }
         Ok(())
     }
@@ -180,17 +175,14 @@ impl LocalHost {
         let mut removed = folder.as_os_str().to_owned();
         removed.push(".removed");
         let removed = PathBuf::from(removed);
-        let gone = |result: io::Result<()>| match result {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            result => result,
-        };
-        gone(std::fs::remove_dir_all(&removed)).map_err(at("remove", &removed))?;
-        gone(std::fs::rename(folder, &removed)).map_err(at("rename", folder))?;
+        unless_gone(std::fs::remove_dir_all(&removed)).map_err(at("remove", &removed))?;
+        unless_gone(std::fs::rename(folder, &removed)).map_err(at("rename", folder))?;
         if let Some(parent) = folder.parent() {
             sync_folder(parent).map_err(at("sync", parent))?;
         }
         *self.claim.lock().expect("no panic while the lock is held") = None;
-        gone(std::fs::remove_dir_all(&removed)).map_err(at("remove", &removed))
+        unless_gone(std::fs::remove_dir_all(&removed)).map_err(at("remove", &removed))?;
+        Ok(())
     }
 }
 
@@ -243,10 +235,9 @@ impl Host for LocalHost {
         }
         // A server that was started by other means than ours.
         let path = self.in_data_folder(SYSTEM_TABLESPACE);
-        let file = match OpenOptions::new().read(true).write(true).open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
-            Err(error) => return Err(at("open", &path)(error)),
+        let file = OpenOptions::new().read(true).write(true).open(&path);
+        let Some(file) = unless_gone(file).map_err(at("open", &path))? else {
+            return Ok(true);
         };
         is_unlocked(&file).map_err(at("lock", &path))
     }
@@ -328,21 +319,14 @@ impl Host for LocalHost {
 
     fn remove_init_file(&self) -> Result<(), HostError> {
         let path = self.in_data_folder(INIT_FILE);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(at("remove", &path)(error))
-            }
-            _ => Ok(()),
-        }
+        unless_gone(std::fs::remove_file(&path)).map_err(at("remove", &path))?;
+        Ok(())
     }
 
     fn read_marker(&self) -> Result<Option<Marker>, HostError> {
         let path = self.in_data_folder(MARKER);
-        match std::fs::read_to_string(&path) {
-            Ok(text) => Ok(Some(text.parse()?)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(at("read", &path)(error)),
-        }
+        let text = unless_gone(std::fs::read_to_string(&path)).map_err(at("read", &path))?;
+        Ok(text.map(|text| text.parse()).transpose()?)
     }
 
     fn write_marker(&self, marker: &Marker) -> Result<(), HostError> {

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::binlog_files::sync_folder;
+use crate::binlog_files::{sync_folder, unless_gone};
 use crate::host::{Beside, Host, HostError};
 use crate::local_host::{LocalHost, LocalHostOptions, MARKER, at};
 
@@ -81,12 +81,8 @@ impl LocalHost {
         if !self.data_folder_exists() {
             return Ok(());
         }
-        match std::fs::remove_dir_all(&replaced) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(at("remove", &replaced)(error))
-            }
-            _ => Ok(()),
-        }
+        unless_gone(std::fs::remove_dir_all(&replaced)).map_err(at("remove", &replaced))?;
+        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use crate::binlog_files::unless_gone;
 use crate::file_lock::FileLock;
 use crate::installation::Installation;
 
@@ -138,17 +139,13 @@ fn sync(path: &Path) -> Result<(), SeedError> {
 }
 
 fn remove(folder: &Path) -> Result<(), SeedError> {
-    match std::fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at("remove", folder)(error)),
-        _ => Ok(()),
-    }
+    unless_gone(std::fs::remove_dir_all(folder)).map_err(at("remove", folder))?;
+    Ok(())
 }
 
 fn remove_file(path: &Path) -> Result<(), SeedError> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at("remove", path)(error)),
-        _ => Ok(()),
-    }
+    unless_gone(std::fs::remove_file(path)).map_err(at("remove", path))?;
+    Ok(())
 }
 
 /// `--name=PATH`, whatever bytes the path has.

@@ -12,7 +12,6 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -21,6 +20,7 @@ use rustix::fs::{FlockOperation, flock};
 use tokio::process::Child;
 use tokio::time::Instant;
 
+use crate::binlog_files::unless_gone;
 use crate::exec_server;
 use crate::host::{Host, HostError, Signal};
 use crate::local_host::{LocalHost, SERVER_LOCK, at};
@@ -115,10 +115,7 @@ impl Order {
                  after it has looked at the data folder",
             )
         };
-        let file = match File::open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(none()),
-            file => file?,
-        };
+        let file = unless_gone(File::open(path))?.ok_or_else(none)?;
         match flock(&file, FlockOperation::NonBlockingLockShared) {
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(file),
             // Its writer is gone, and so is what it knew of the data folder.
@@ -142,12 +139,9 @@ impl Order {
 
 impl Drop for Order {
     fn drop(&mut self) {
-        match std::fs::remove_file(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                // It no longer counts all the same.
-                tracing::warn!(path = %self.path.display(), %error, "an old order stays");
-            }
-            _ => {}
+        if let Err(error) = unless_gone(std::fs::remove_file(&self.path)) {
+            // It no longer counts all the same.
+            tracing::warn!(path = %self.path.display(), %error, "an old order stays");
         }
     }
 }
@@ -165,15 +159,11 @@ pub fn exec_ordered_server(order_file: &Path, data_folder: &Path) -> io::Error {
         let (program, arguments) = words.split_first().ok_or_else(|| {
             io::Error::other(format!("the order in {} is empty", order_file.display()))
         })?;
-        exec_server::leave_session()?;
         let mut command = Command::new(program);
         command.args(arguments).current_dir(data_folder);
         Ok(command)
     };
-    match prepare() {
-        Ok(mut command) => command.exec(),
-        Err(error) => error,
-    }
+    exec_server::exec(prepare())
 }
 
 impl LocalHost {
