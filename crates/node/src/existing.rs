@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quorate_consensus::{Consensus, ProposalFate};
+use quorate_consensus::{AppliedState, Consensus, ProposalFate};
 use quorate_mysql_wire::ConnectOptions;
 use quorate_mysqld::{
     Accounts, BinlogFiles, CONTROL_USER, ControlError, FirstSessionError, Host, HostError, Marker,
@@ -61,6 +61,23 @@ pub(crate) struct Baseline {
     pub(crate) executed: GtidSet,
     /// Of the names and types of all columns: which data they are, not each row of them.
     pub(crate) checksum: u64,
+}
+
+impl Baseline {
+    /// What makes these data the beginning of the log; nothing if they are.
+    fn begins(&self, state: &AppliedState) -> Result<Option<Command>, ExistingError> {
+        let Some(checksum) = state.baseline_checksum else {
+            return Ok(Some(Command::Baseline {
+                gtid_set: self.executed.clone(),
+                checksum: self.checksum,
+            }));
+        };
+        // The marker is missing, so nothing was accepted since.
+        match *state.accepted == self.executed && checksum == self.checksum {
+            true => Ok(None),
+            false => Err(ExistingError::Changed),
+        }
+    }
 }
 
 /// Whether the folder holds data that no sidecar ever owned.
@@ -186,11 +203,7 @@ pub(crate) async fn found<H: Host>(
     marker: &Marker,
 ) -> Result<(), ExistingError> {
     let state = consensus.applied_state().borrow().clone();
-    if state.baseline_checksum.is_none() {
-        let command = Command::Baseline {
-            gtid_set: baseline.executed.clone(),
-            checksum: baseline.checksum,
-        };
+    if let Some(command) = baseline.begins(&state)? {
         let fate = async { consensus.propose(leader, command).await.await };
         match timeout(LEAD_MAX, fate).await {
             Ok(Ok(ProposalFate::Applied {
@@ -199,11 +212,47 @@ pub(crate) async fn found<H: Host>(
             })) => {}
             _ => return Err(ExistingError::NoLeader),
         }
-    } else if *state.accepted != baseline.executed {
-        return Err(ExistingError::Changed);
     }
     host.write_marker(marker)?;
     let executed = &baseline.executed;
     tracing::info!(%executed, "the cluster begins with the data that were there");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn baseline(executed: &str, checksum: u64) -> Baseline {
+        Baseline {
+            executed: executed.parse().unwrap(),
+            checksum,
+        }
+    }
+
+    /// As after a kill between the command and the marker.
+    #[test]
+    fn a_log_that_has_begun_is_that_of_the_same_data_only() {
+        let data = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
+        let ours = baseline(&format!("{data}:1-7"), 11);
+        let mut state = AppliedState::default();
+        let command = Command::Baseline {
+            gtid_set: ours.executed.clone(),
+            checksum: 11,
+        };
+        assert_eq!(ours.begins(&state).unwrap(), Some(command));
+        state.accepted = Arc::new(ours.executed.clone());
+        state.baseline_checksum = Some(11);
+        assert_eq!(ours.begins(&state).unwrap(), None);
+        for other in [
+            baseline(&format!("{data}:1-8"), 11),
+            baseline(&format!("{data}:1-6"), 11),
+            baseline(&format!("{data}:1-7"), 12),
+        ] {
+            let refused = other.begins(&state).unwrap_err().to_string();
+            assert!(refused.contains("found the cluster again"), "{refused}");
+        }
+    }
 }
