@@ -7,7 +7,7 @@ use std::time::Duration;
 use quorate_consensus::seed_thread;
 use quorate_node::Probe;
 use quorate_node::config::Retention;
-use quorate_types::{NodeId, Rule};
+use quorate_types::{Command, NodeId, Rule};
 
 use crate::disk::{Honesty, SimulatedDisk};
 use crate::history::{Counts, History, Reply, Request};
@@ -356,6 +356,20 @@ impl Cluster {
             Ok(())
         });
         near(&self.sim, &name, &sidecar_host(through));
+    }
+
+    /// Has a node append a command that no part of it proposed.
+    pub(crate) fn propose(&mut self, node: NodeId, command: Command) {
+        let Some(probe) = self.probe(node) else {
+            return;
+        };
+        let world = self.world.clone();
+        let name = format!("stranger{}", world.with(|state| state.trace.len()));
+        self.sim.client(name, async move {
+            let fate = probe.propose(command).await;
+            world.trace(&format!("proposed to n{node} by nobody: {fate:?}"));
+            Ok(())
+        });
     }
 
     fn reply(&self, key: u64) -> Option<Reply> {

@@ -152,6 +152,42 @@ pub const MUTATIONS: &[Mutation] = &[
             1,
         )
     },
+    Mutation {
+        scenario: Some("proposals-of-nobody"),
+        ..mutation(
+            "any-epoch-counts",
+            "what was captured in an epoch that is over counts",
+            Break::Rule(Rule::EpochOfTheCapture),
+            1,
+        )
+    },
+    Mutation {
+        scenario: Some("proposals-of-nobody"),
+        ..mutation(
+            "any-order-counts",
+            "a transaction counts whose predecessor is missing",
+            Break::Rule(Rule::OrderOfTheBinlog),
+            1,
+        )
+    },
+    Mutation {
+        scenario: Some("proposals-of-nobody"),
+        ..mutation(
+            "accepted-twice",
+            "a transaction counts again that was accepted",
+            Break::Rule(Rule::GtidOnce),
+            1,
+        )
+    },
+    Mutation {
+        scenario: Some("minority-of-two"),
+        ..mutation(
+            "uncommitted-is-fed",
+            "a replica gets what no majority has",
+            Break::Rule(Rule::ApplyWhatIsCommitted),
+            1,
+        )
+    },
     mutation(
         "snapshot-without-the-set",
         "a snapshot does not bring the accepted transactions",

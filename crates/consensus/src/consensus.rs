@@ -120,6 +120,7 @@ impl Consensus {
             raft: raft.clone(),
             peers,
             sits_out_until,
+            left_out: config.left_out,
         };
         let inner = Inner {
             raft,

@@ -1,14 +1,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_consensus::{AppliedState, Consensus, RaftView};
+use quorate_consensus::{AppliedState, Consensus, ProposalFate, RaftView};
 use quorate_proxy::RoleWatch;
-use quorate_types::Epoch;
+use quorate_types::{Command, Epoch};
 use tokio::sync::watch;
 
 use crate::roles::Roles;
 
-/// Looks at a node from outside, without a part in it: for whoever checks its promises.
+/// A node from outside, without a part in it: for whoever checks its promises.
 #[derive(Clone)]
 pub struct Probe {
     pub(crate) consensus: Consensus,
@@ -25,6 +25,14 @@ impl Probe {
     #[must_use]
     pub fn raft(&self) -> Arc<RaftView> {
         self.consensus.view().borrow().clone()
+    }
+
+    /// Has this node append a command that no part of it proposed, if it leads: for whoever checks what
+    /// `apply` refuses. None if it is not known what came of it.
+    pub async fn propose(&self, command: Command) -> Option<ProposalFate> {
+        let view = self.raft();
+        let leader = view.leader.filter(|_| view.is_leader)?;
+        self.consensus.propose(leader, command).await.await.ok()
     }
 
     /// The epoch whose chunks this node's gate passes at `now`, which is its own `Net::boot_time`.

@@ -24,6 +24,14 @@ pub enum Rule {
     SitOutTheLease,
     /// The parts of a transaction that is not complete end with their epoch.
     PartsEndWithTheEpoch,
+    /// A transaction counts in the epoch that it was captured in, and in no other.
+    EpochOfTheCapture,
+    /// Transactions count in the order of the primary's binlog, without a gap.
+    OrderOfTheBinlog,
+    /// A GTID is accepted once.
+    GtidOnce,
+    /// A node applies, and serves to replicas, what is committed, not all that it was sent.
+    ApplyWhatIsCommitted,
     /// A snapshot brings the set of accepted transactions.
     SnapshotHasTheSet,
     /// What goes from the log is in as many servers as may fail, and one more.

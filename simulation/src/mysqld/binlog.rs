@@ -8,7 +8,7 @@ use bytes::Bytes;
 use quorate_binlog::build::{Column, EventBuilder, FileBuilder};
 use quorate_binlog::{Event, EventHeader, EventType, FLAG_BINLOG_IN_USE, FileScanner, Found};
 use quorate_mysqld::BinlogFiles;
-use quorate_types::{Gtid, GtidSet};
+use quorate_types::{BinlogSource, Gtid, GtidSet};
 
 use super::engine::Change;
 use super::machine::Machine;
@@ -199,6 +199,26 @@ fn transaction(events: &EventBuilder, gtid: Gtid, xid: u64, changes: &[Change]) 
     }
     out.push(events.xid(xid));
     out
+}
+
+/// What a capture would propose of a transaction with one row.
+pub(crate) fn captured(gtid: Gtid, row: Change) -> (BinlogSource, quorate_types::Transaction) {
+    let events = EventBuilder::new(1);
+    let mut format = FileBuilder::new(events, &GtidSet::new()).into_bytes();
+    let magic = 4;
+    let length = EventHeader::parse(&format[magic..]).map_or(0, |header| header.event_size);
+    format.drain(..magic);
+    format.truncate(length as usize);
+    let source = BinlogSource {
+        file: "binlog.000001".into(),
+        format: format.into(),
+    };
+    let transaction = quorate_types::Transaction {
+        gtid,
+        checksum: 0,
+        events: transaction(&events, gtid, 1, &[row]).concat().into(),
+    };
+    (source, transaction)
 }
 
 /// The change in a rows event of ours; none in any other event.

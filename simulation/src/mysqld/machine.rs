@@ -205,6 +205,10 @@ impl Machine {
             for folder in state.folders.values_mut() {
                 let keep = state.random.below(200);
                 folder.binlogs.lose_unsynced(keep as usize);
+                let keep = state.random.below(4);
+                // A recovery brings it back, but nothing looks at it before.
+                state.lost.union(&folder.engine.executed);
+                folder.engine.lose_unsynced(keep as usize);
             }
         });
     }

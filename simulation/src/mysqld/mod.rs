@@ -14,6 +14,7 @@ mod replica;
 mod session;
 mod statement;
 
+pub(crate) use binlog::captured;
 pub use engine::{Change, Engine};
 pub use host::SimulatedHost;
 pub use machine::{BrokenRules, Machine, Pace, Visible};

@@ -36,6 +36,13 @@ struct Waiting {
     done: oneshot::Sender<()>,
 }
 
+/// A commit that is prepared and waits for its turn to be logged.
+struct Prepared {
+    xid: u64,
+    changes: Vec<Change>,
+    done: oneshot::Sender<()>,
+}
+
 /// Another session of the server.
 pub(crate) struct SessionEntry {
     pub(crate) user: String,
@@ -52,6 +59,8 @@ pub(crate) struct Volatile {
     pub(crate) semi_sync_clients: u64,
     pub(crate) replica: Replica,
     pub(crate) cloning: bool,
+    /// The next group, in the order in which it will be logged.
+    queue: Vec<Prepared>,
     /// In the order of the binlog.
     waiting: VecDeque<Waiting>,
     /// The highest position that was ACKed. The server believes any.
@@ -169,6 +178,7 @@ impl Process {
             if folder.engine.prepared_xids().is_empty() {
                 folder.binlogs.close();
             }
+            folder.engine.sync_all();
         });
         self.kill();
     }
@@ -240,6 +250,7 @@ impl Process {
                         folder.engine.roll_back(xid);
                     }
                 }
+                folder.engine.sync_all();
                 folder.binlogs.begin_file(server_id);
                 let mut all = folder.engine.executed.clone();
                 all.union(&folder.binlogs.gtids());
@@ -286,7 +297,7 @@ impl Process {
             .unwrap_or_default()
     }
 
-    /// Commits as a group of one: prepare, binlog, wait for the ACK, engine.
+    /// Commits: prepare, binlog, wait for the ACK, engine.
     pub(crate) async fn commit(&self, changes: Vec<Change>) -> Result<(), ServerError> {
         let _shared = self.commits.read().await;
         if self.is_on("read_only") {
@@ -299,7 +310,7 @@ impl Process {
             return Err(ServerError::new(1062, "23000", text));
         }
         self.volatile(|state| state.open_transactions += 1);
-        let done = self.log(&changes).await;
+        let done = self.log(changes).await;
         // None comes if the process ends, and then this does not run either.
         let _ = done.await;
         self.volatile(|state| state.open_transactions -= 1);
@@ -319,35 +330,49 @@ impl Process {
     }
 
     /// Up to the binlog's sync; what is returned comes when the transaction is visible.
-    async fn log(&self, changes: &[Change]) -> oneshot::Receiver<()> {
-        let xid = self.with_folder(|folder| folder.engine.prepare(changes));
+    async fn log(&self, changes: Vec<Change>) -> oneshot::Receiver<()> {
+        let xid = self.with_folder(|folder| folder.engine.prepare(&changes));
         let xid = xid.unwrap_or_default();
         self.machine.sync_disk().await;
+        let (done, waiter) = oneshot::channel();
+        self.volatile(|state| state.queue.push(Prepared { xid, changes, done }));
         let _stage = self.log_stage.lock().await;
         self.unpaused().await;
-        let sequence = self.volatile(|state| {
-            state.next_sequence += 1;
-            state.next_sequence - 1
-        });
-        let uuid = self.with_folder(|folder| folder.uuid);
-        let gtid = Gtid {
-            source: uuid.unwrap_or_default().into(),
-            sequence,
-        };
+        // Whoever comes first logs for all; nothing is left for those behind it.
+        let group = self.volatile(|state| std::mem::take(&mut state.queue));
+        if !group.is_empty() {
+            self.log_group(group).await;
+        }
+        waiter
+    }
+
+    async fn log_group(&self, group: Vec<Prepared>) {
         let events = EventBuilder::new(self.settings.server_id);
-        let end = self.write_binlog(&events, gtid, xid, changes).await;
-        let (done, waiter) = oneshot::channel();
-        self.volatile(|state| state.waiting.push_back(Waiting { xid, end, done }));
+        let uuid = self.with_folder(|folder| folder.uuid).unwrap_or_default();
+        let mut logged = VecDeque::new();
+        for Prepared { xid, changes, done } in group {
+            let sequence = self.volatile(|state| {
+                state.next_sequence += 1;
+                state.next_sequence - 1
+            });
+            let gtid = Gtid {
+                source: uuid.into(),
+                sequence,
+            };
+            let end = self.append_to_binlog(&events, gtid, xid, &changes);
+            logged.push_back(Waiting { xid, end, done });
+        }
+        self.sync_binlog().await;
+        self.volatile(|state| state.waiting.append(&mut logged));
         self.logged.send_modify(|count| *count += 1);
         match self.is_on("rpl_semi_sync_source_enabled") {
             true => self.release_acked(),
             false => self.release(None),
         }
-        waiter
     }
 
     /// To be called in the log stage, of a transaction that is prepared; where it ends.
-    pub(crate) async fn write_binlog(
+    pub(crate) fn append_to_binlog(
         &self,
         events: &EventBuilder,
         gtid: Gtid,
@@ -355,14 +380,22 @@ impl Process {
         changes: &[Change],
     ) -> Place {
         let end = self.with_folder(|folder| {
-            let end = folder.binlogs.append(events, gtid, xid, changes);
             folder.engine.was_logged(xid, gtid);
-            end
+            folder.binlogs.append(events, gtid, xid, changes)
         });
+        end.unwrap_or_default()
+    }
+
+    /// To be called in the log stage, of what was appended in it.
+    pub(crate) async fn sync_binlog(&self) {
+        let commits = self.with_folder(|folder| folder.engine.commits());
         self.machine.sync_disk().await;
         self.unpaused().await;
-        self.with_folder(|folder| folder.binlogs.sync());
-        end.unwrap_or_default()
+        self.with_folder(|folder| {
+            folder.binlogs.sync();
+            // With the redo log that the prepares before it wait for.
+            folder.engine.synced(commits.unwrap_or_default());
+        });
     }
 
     /// An ACK of a semi-sync replica.

@@ -234,7 +234,8 @@ impl Process {
             original_commit_us: Some(event.original_commit_us),
             ..EventBuilder::new(self.settings.server_id)
         };
-        self.write_binlog(&events, gtid, xid, &changes).await;
+        self.append_to_binlog(&events, gtid, xid, &changes);
+        self.sync_binlog().await;
         self.with_folder(|folder| folder.engine.commit(xid));
         self.logged.send_modify(|count| *count += 1);
         self.note_visible(&[gtid]);

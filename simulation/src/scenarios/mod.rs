@@ -6,6 +6,7 @@ mod crashes;
 mod disks;
 mod members;
 mod partitions;
+mod proposals;
 mod servers;
 mod switchovers;
 
@@ -34,6 +35,7 @@ pub struct Scenario {
     pub name: &'static str,
     pub answers: &'static str,
     story: Story,
+    nodes: u64,
     patience: u64,
     log_bytes: u64,
 }
@@ -44,9 +46,14 @@ impl Scenario {
             name,
             answers,
             story,
+            nodes: 3,
             patience: 1,
             log_bytes: 0,
         }
+    }
+
+    const fn of(self, nodes: u64) -> Self {
+        Self { nodes, ..self }
     }
 
     /// With longer leases: see [`Setup::patience`].
@@ -63,6 +70,7 @@ impl Scenario {
     #[must_use]
     pub fn run(&self, setup: &Setup) -> Told {
         let setup = Setup {
+            nodes: self.nodes,
             patience: self.patience,
             log_bytes: self.log_bytes,
             ..setup.clone()
@@ -118,6 +126,12 @@ pub const SCENARIOS: &[Scenario] = &[
         "a pair that is cut while a third node sees both goes on without flapping",
         partitions::partial_partition,
     ),
+    Scenario::new(
+        "minority-of-two",
+        "a replica that is cut off with its primary executes nothing that no majority has",
+        partitions::minority_of_two,
+    )
+    .of(5),
     Scenario::new(
         "held-messages",
         "A11, A12: messages of an old leader that arrive late change nothing",
@@ -281,6 +295,11 @@ pub const SCENARIOS: &[Scenario] = &[
         "removed-while-cut-off",
         "A28: a voter that does not hear of its removal disturbs nobody",
         members::removed_while_cut_off,
+    ),
+    Scenario::new(
+        "proposals-of-nobody",
+        "A1, A7, A11: what is of another epoch, out of order or accepted already changes nothing",
+        proposals::of_nobody,
     ),
     Scenario::new(
         "leader-dies-between-parts",

@@ -82,3 +82,14 @@ pub(super) fn long_cut_replica(cluster: &mut Cluster) -> Result<(), Violation> {
     };
     cluster.run_until("the replica caught up", seconds(20), all)
 }
+
+pub(super) fn minority_of_two(cluster: &mut Cluster) -> Result<(), Violation> {
+    let old = primary(cluster)?;
+    let others = cluster.others(old);
+    for away in &others[1..] {
+        cluster.cut(old, *away);
+        cluster.cut(others[0], *away);
+    }
+    replaced(cluster, old, seconds(5))?;
+    cluster.run_for(seconds(2))
+}

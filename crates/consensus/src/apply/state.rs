@@ -355,16 +355,18 @@ impl State {
     /// leader, though it names the epoch, was not proposed by its capture.
     fn check_epoch(&self, id: LogId, epoch: Epoch) -> Result<(), Rejection> {
         let current = self.epoch() == Some(epoch) && epoch.0.leader == id.leader;
+        let current = current || self.left_out == Some(Rule::EpochOfTheCapture);
         current.then_some(()).ok_or(Rejection::WrongEpoch)
     }
 
     fn check(&self, number: Option<u64>, gtid: Gtid) -> Result<(), Rejection> {
-        if number != Some(self.next_number) {
+        let in_order = number == Some(self.next_number);
+        if !in_order && self.left_out != Some(Rule::OrderOfTheBinlog) {
             return Err(Rejection::OutOfOrder {
                 expected: self.next_number,
             });
         }
-        if self.accepted.contains(gtid) {
+        if self.accepted.contains(gtid) && self.left_out != Some(Rule::GtidOnce) {
             return Err(Rejection::Collision { gtid });
         }
         Ok(())

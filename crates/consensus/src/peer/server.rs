@@ -12,7 +12,7 @@ use openraft::raft::{
     TransferLeaderRequest, VoteRequest,
 };
 use prost::Message;
-use quorate_types::NodeId;
+use quorate_types::{NodeId, Rule};
 use quorate_wire::v1;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::Instant;
@@ -37,6 +37,7 @@ pub struct Service {
     pub(crate) peers: Arc<Peers>,
     /// Until then this node promised to the leader before its restart, which it forgot, may hold.
     pub(crate) sits_out_until: Option<Instant>,
+    pub(crate) left_out: Option<Rule>,
 }
 
 type Appends = Pin<Box<dyn Stream<Item = Result<v1::AppendResponse, Status>> + Send>>;
@@ -202,7 +203,7 @@ fn append_requests(
     first: v1::AppendRequest,
     rest: Streaming<v1::AppendRequest>,
     unsynced: Unsynced,
-    from: NodeId,
+    (from, left_out): (NodeId, Option<Rule>),
 ) -> impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send {
     let requests = stream::iter([Ok(first)]).chain(rest);
     stream::unfold(Some((requests, unsynced)), move |state| async move {
@@ -210,7 +211,11 @@ fn append_requests(
         let request: v1::AppendRequest = requests.next().await?.ok()?;
         let bytes = request.encoded_len();
         match append_from_wire(request) {
-            Ok(request) => {
+            Ok(mut request) => {
+                if left_out == Some(Rule::ApplyWhatIsCommitted) {
+                    let last = request.entries.last().map(|entry| entry.log_id);
+                    request.leader_commit = last.max(request.leader_commit);
+                }
                 unsynced.enter(bytes).await;
                 Some((request, Some((requests, unsynced))))
             }
@@ -300,7 +305,7 @@ impl v1::raft_server::Raft for Service {
         // incarnation was checked by those who voted.
         let from = self.peers.check(first.peer.take(), None).await?;
         let unsynced = Unsynced::new();
-        let requests = append_requests(first, requests, unsynced.clone(), from);
+        let requests = append_requests(first, requests, unsynced.clone(), (from, self.left_out));
         let answers = self.raft.stream_append(requests).map(move |answer| {
             unsynced.leave();
             answer.map(appended).map_err(stopped)
