@@ -78,6 +78,22 @@ impl Cluster {
         "raft_core: A message will be ignored because this node is no longer Leader",
     ];
 
+    /// What the sidecar of a primary says that no longer leads, whatever the cause: on a loaded machine
+    /// there may be an election at any time.
+    pub const CHANGE_OF_PRIMARY: &[&str] = &[
+        // The new leader took over before the order arrived.
+        "leadership could not be given away",
+        "capture ended",
+        // Commits that nobody accepts: only a kill ends them.
+        "super_read_only=ON waits behind something",
+        "the mysqld that runs is no replica that takes no writes: it will be killed",
+        "mysqld exited",
+        "mysqld does not answer",
+        // The demotion began before it was known that the server is gone.
+        "bound the wait for locks",
+        "cut what was never acknowledged off the binlog",
+    ];
+
     /// Starts a new cluster, waits until it serves and every node is a healthy member, and makes
     /// the database and user `app`.
     ///

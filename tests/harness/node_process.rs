@@ -59,6 +59,21 @@ impl Ports {
 }
 
 impl NodeProcess {
+    /// A line of the sidecar's `/proc/PID/status`, in KiB.
+    ///
+    /// # Panics
+    /// If it does not run.
+    #[must_use]
+    pub fn memory_kib(&self, name: &str) -> u64 {
+        let pid = self.pid().expect("the sidecar runs");
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("read status");
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let value = line.and_then(|line| line.trim_start_matches(':').split_whitespace().next());
+        value
+            .and_then(|value| value.parse().ok())
+            .expect("a number of KiB")
+    }
+
     #[must_use]
     pub fn new(id: NodeId, dir: PathBuf, ports: Ports, program: PathBuf) -> Self {
         Self {

@@ -1,8 +1,11 @@
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Opts, OptsBuilder, Row};
+use mysql_async::{Conn, InfileData, Opts, OptsBuilder, Row};
 
 /// Why a statement did not succeed.
 #[derive(Debug)]
@@ -119,6 +122,24 @@ impl Sql {
         self.run(sql).await?;
         let id = self.connection.last_insert_id();
         id.ok_or_else(|| SqlError::Unknown(format!("no id of {sql}")))
+    }
+
+    /// Runs a `LOAD DATA LOCAL INFILE`, whose file is these pieces.
+    ///
+    /// # Errors
+    /// The server's, or unknown.
+    pub async fn load(
+        &mut self,
+        sql: &str,
+        pieces: impl Stream<Item = Bytes> + Send + 'static,
+    ) -> Result<(), SqlError> {
+        let file: InfileData = pieces.map(Ok).boxed();
+        // The library asks for a future that threads may share; the file itself moves only.
+        let file = Mutex::new(file);
+        self.connection.set_infile_handler(async move {
+            Ok(file.into_inner().unwrap_or_else(PoisonError::into_inner))
+        });
+        self.run(sql).await
     }
 
     /// All rows, each value as text (NULL as `NULL`).

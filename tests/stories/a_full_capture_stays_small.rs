@@ -59,7 +59,7 @@ impl Story {
         let captured_before = captured_bytes(node).await;
         let nodes = cluster.nodes.values();
         let before = nodes
-            .map(|node| (node.id, memory_kib(node, "VmRSS")))
+            .map(|node| (node.id, node.memory_kib("VmRSS")))
             .collect();
         Self {
             cluster,
@@ -88,7 +88,7 @@ impl Story {
         let mut peak = 0;
         while tokio::time::Instant::now() < end {
             tokio::time::sleep(Duration::from_millis(50)).await;
-            peak = peak.max(memory_kib(node, "VmRSS"));
+            peak = peak.max(node.memory_kib("VmRSS"));
         }
         let captured = captured_bytes(node).await - self.captured_before;
         println!(
@@ -121,7 +121,7 @@ impl Story {
             );
         }
         for node in cluster.nodes.values() {
-            let (before, peak) = (self.before[&node.id], memory_kib(node, "VmHWM"));
+            let (before, peak) = (self.before[&node.id], node.memory_kib("VmHWM"));
             println!(
                 "node {}: {} MiB before, {} MiB at most",
                 node.id,
@@ -224,17 +224,6 @@ async fn open_sessions(
         }));
     }
     sessions
-}
-
-/// A line of the sidecar's `/proc/PID/status`, in KiB.
-fn memory_kib(node: &NodeProcess, name: &str) -> u64 {
-    let pid = node.pid().expect("the sidecar runs");
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("read status");
-    let line = status.lines().find_map(|line| line.strip_prefix(name));
-    let value = line.and_then(|line| line.trim_start_matches(':').split_whitespace().next());
-    value
-        .and_then(|value| value.parse().ok())
-        .expect("a number of KiB")
 }
 
 async fn captured_bytes(node: &NodeProcess) -> u64 {

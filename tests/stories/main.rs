@@ -7,6 +7,7 @@ mod a_clone_survives_its_recipient_and_its_donor;
 mod a_crash_of_all_nodes_loses_nothing;
 mod a_cut_off_primary_answers_nothing;
 mod a_disk_that_hangs_or_fails;
+mod a_file_that_is_loaded_is_one_transaction;
 mod a_flush_by_hand_leaves_a_replica_what_it_is;
 mod a_folder_from_elsewhere_is_cloned;
 mod a_folder_that_is_not_the_members_is_refused;
