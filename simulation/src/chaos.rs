@@ -233,7 +233,17 @@ impl Chaos {
                     }
                 }
             }
-            _ => cluster.hold(node, other),
+            _ => match self.random.below(3) {
+                0 => cluster.hold(node, other),
+                1 => {
+                    let longest = self.random.between(ms(5), ms(400));
+                    cluster.slow_link(node, other, longest);
+                }
+                _ => {
+                    let one_in = 20 + self.random.below(1000);
+                    cluster.lossy_link(node, other, one_in);
+                }
+            },
         }
     }
 }

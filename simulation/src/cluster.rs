@@ -7,6 +7,7 @@ use std::time::Duration;
 use quorate_consensus::seed_thread;
 use quorate_node::Probe;
 use quorate_node::config::Retention;
+use quorate_storage::MemoryDisk;
 use quorate_types::{Command, NodeId, Rule};
 
 use crate::disk::{Honesty, SimulatedDisk};
@@ -408,11 +409,31 @@ impl Cluster {
         self.sim.hold(sidecar_host(a), sidecar_host(b));
     }
 
+    /// What two nodes send each other takes up to so long, each message as chance has it.
+    pub fn slow_link(&mut self, a: NodeId, b: NodeId, longest: Duration) {
+        self.note(&format!("FAULT up to {longest:?} between n{a} and n{b}"));
+        self.sim
+            .set_link_max_message_latency(sidecar_host(a), sidecar_host(b), longest);
+    }
+
+    /// One in so many messages between two nodes is lost, and with it what its connection was for.
+    pub fn lossy_link(&mut self, a: NodeId, b: NodeId, one_in: u64) {
+        self.note(&format!(
+            "FAULT one message in {one_in} is lost between n{a} and n{b}"
+        ));
+        self.sim
+            .set_link_fail_rate(sidecar_host(a), sidecar_host(b), 1.0 / one_in as f64);
+    }
+
     /// Ends what was done to the link of two nodes.
     pub fn join(&mut self, a: NodeId, b: NodeId) {
         self.note(&format!("HEAL n{a} and n{b}"));
-        self.sim.release(sidecar_host(a), sidecar_host(b));
-        self.sim.repair(sidecar_host(a), sidecar_host(b));
+        let (a, b) = (sidecar_host(a), sidecar_host(b));
+        self.sim.release(a.as_str(), b.as_str());
+        self.sim.repair(a.as_str(), b.as_str());
+        self.sim
+            .set_link_max_message_latency(a.as_str(), b.as_str(), LATENCY_MAX);
+        self.sim.set_link_fail_rate(a, b, 0.0);
     }
 
     /// Ends what was done to any link.
@@ -488,6 +509,27 @@ impl Cluster {
         machine.lose_unsynced();
         let seed = self.random.next_u64();
         self.world.with(|state| state.disks[&node].crash(seed));
+    }
+
+    /// Cuts a machine's power, and takes its Raft folder away; its data folder stays.
+    pub fn wipe_log(&mut self, node: NodeId) {
+        self.put_log_back(node, &MemoryDisk::new());
+    }
+
+    /// What is durable of a node's Raft folder by now.
+    #[must_use]
+    pub fn log_image(&self, node: NodeId) -> MemoryDisk {
+        self.world.with(|state| state.disks[&node].image())
+    }
+
+    /// Cuts a machine's power, and puts an older Raft folder in the place of its own.
+    pub fn put_log_back(&mut self, node: NodeId, image: &MemoryDisk) {
+        self.power_off(node);
+        self.note(&format!("FAULT another Raft folder on n{node}"));
+        self.world.with(|state| {
+            let disk = state.disks.get_mut(&node).expect("every node has a disk");
+            disk.put_back(image);
+        });
     }
 
     /// How slow a machine's disk and applier are.

@@ -112,6 +112,16 @@ impl SimulatedDisk {
         self.manner().snapshots
     }
 
+    /// What is durable on it by now.
+    pub(crate) fn image(&self) -> MemoryDisk {
+        self.inner.image()
+    }
+
+    /// Has these contents from now on. To be called while no process has it open.
+    pub(crate) fn put_back(&mut self, image: &MemoryDisk) {
+        self.inner = image.image();
+    }
+
     /// The next process's handle.
     pub(crate) fn reopen(&self) -> Self {
         let lost = {

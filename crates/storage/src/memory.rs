@@ -104,6 +104,21 @@ impl MemoryDisk {
         }
     }
 
+    /// Another disk with what is durable on this one, as an image of it.
+    #[must_use]
+    pub fn image(&self) -> Self {
+        let durable = self.lock().durable.clone();
+        let shared = Shared {
+            visible: durable.clone(),
+            durable,
+            ..Shared::default()
+        };
+        Self {
+            shared: Arc::new(Mutex::new(shared)),
+            opening: 0,
+        }
+    }
+
     /// The next `write` takes nothing and fails.
     pub fn fail_next_write(&self) {
         self.lock().fail_next_write = true;

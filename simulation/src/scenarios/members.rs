@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use quorate_types::{NodeId, Standing};
 
 use super::{ms, primary, replaced, seconds};
@@ -72,4 +74,62 @@ pub(super) fn removed_while_cut_off(cluster: &mut Cluster) -> Result<(), Violati
         true => put_back(cluster),
         false => Err(Violation("a node that was removed had its way".to_owned())),
     }
+}
+
+/// Nobody may serve for so long.
+fn nobody_serves(cluster: &mut Cluster, for_so_long: Duration) -> Result<(), Violation> {
+    let until = cluster.elapsed() + for_so_long;
+    while cluster.elapsed() < until {
+        if let Some(node) = cluster.primary() {
+            let text =
+                format!("node {node} serves, though a majority has forgotten what it promised");
+            return Err(Violation(text));
+        }
+        cluster.run_for(ms(20))?;
+    }
+    Ok(())
+}
+
+pub(super) fn raft_folder_is_wiped(cluster: &mut Cluster) -> Result<(), Violation> {
+    let old = primary(cluster)?;
+    let others = cluster.others(old);
+    let (forgets, away) = (others[0], others[1]);
+    // What is acknowledged now is on two machines.
+    cluster.isolate(away);
+    cluster.run_for(seconds(1))?;
+    cluster.power_off(old);
+    cluster.wipe_log(forgets);
+    cluster.join_all();
+    cluster.start_sidecar(forgets);
+    nobody_serves(cluster, seconds(5))?;
+    cluster.start_sidecar(old);
+    primary(cluster)?;
+    cluster.run_until("it is a voter again", seconds(30), |cluster| {
+        cluster.all_vote()
+    })
+}
+
+pub(super) fn raft_folder_is_put_back(cluster: &mut Cluster) -> Result<(), Violation> {
+    let old = primary(cluster)?;
+    let others = cluster.others(old);
+    let (restored, away) = (others[0], others[1]);
+    let image = cluster.log_image(restored);
+    cluster.power_off(restored);
+    cluster.start_sidecar(restored);
+    cluster.run_for(seconds(3))?;
+    cluster.put_log_back(restored, &image);
+    cluster.start_sidecar(restored);
+    cluster.run_for(seconds(2))?;
+    // Those two have no quorum, though both answer.
+    cluster.isolate(away);
+    cluster.run_for(seconds(1))?;
+    nobody_serves(cluster, seconds(3))?;
+    cluster.join_all();
+    primary(cluster)?;
+    // The way out is an empty folder.
+    cluster.wipe_log(restored);
+    cluster.start_sidecar(restored);
+    cluster.run_until("it is a voter again", seconds(30), |cluster| {
+        cluster.all_vote()
+    })
 }

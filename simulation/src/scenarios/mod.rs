@@ -302,6 +302,16 @@ pub const SCENARIOS: &[Scenario] = &[
         proposals::of_nobody,
     ),
     Scenario::new(
+        "raft-folder-is-wiped",
+        "A6: a voter whose promises are gone elects nobody, and is taken in anew",
+        members::raft_folder_is_wiped,
+    ),
+    Scenario::new(
+        "raft-folder-is-put-back",
+        "A6, R20: a voter with an older Raft folder counts for no quorum",
+        members::raft_folder_is_put_back,
+    ),
+    Scenario::new(
         "leader-dies-between-parts",
         "a transaction of which only some parts are in the log is nowhere, or whole",
         disks::leader_dies_between_parts,
