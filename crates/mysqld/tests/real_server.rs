@@ -4,12 +4,16 @@ mod story;
 
 use std::time::Duration;
 
+use quorate_mysql_wire::{
+    ChecksumRequest, ConnectOptions, Connection, ReplicaConnection, ReplicaOptions,
+};
 use quorate_mysqld::{
     Accounts, CONTROL_USER, ControlError, Host, HostError, LocalHost, Marker, Repaired,
     ReplicationSource, Signal, cut_tail, default_cache, ensure_stopped, fetch_debian_tool,
     kill_server,
 };
-use quorate_types::{ClusterId, Incarnation, NodeId, Secret};
+use quorate_net::{Endpoint, Net, TokioNet};
+use quorate_types::{BinlogPosition, ClusterId, Incarnation, NodeId, Secret, Uuid};
 use story::{Accepted, Story, launcher, mysql};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -172,17 +176,13 @@ async fn control_makes_its_accounts_follows_a_feed_and_switches_the_gate() {
 async fn an_unacknowledged_insert_and_ddl_are_gone_after_kill_and_cut() {
     let story = Story::begin().await;
     let host = &story.host;
-    host.plant().await.unwrap();
-    let process = host.start(&story.settings).await.unwrap();
-    let mut root = story.root(&process).await;
-    root.set_writable().await.unwrap();
-    for sql in [
-        "CREATE DATABASE app",
-        "CREATE TABLE app.t (id INT PRIMARY KEY)",
-        "INSERT INTO app.t VALUES (1)",
-    ] {
-        root.run("prepare", sql).await.unwrap();
-    }
+    let (process, mut root) = story
+        .writable(&[
+            "CREATE DATABASE app",
+            "CREATE TABLE app.t (id INT PRIMARY KEY)",
+            "INSERT INTO app.t VALUES (1)",
+        ])
+        .await;
     let accepted = root.gtid_executed().await.unwrap();
     root.enable_semi_sync_source().await.unwrap();
     // Each waits for ever; the session's task is dropped with it.
@@ -235,21 +235,86 @@ async fn an_unacknowledged_insert_and_ddl_are_gone_after_kill_and_cut() {
     kill_server(host, &process).await.unwrap();
 }
 
+/// What the ACK rule stands on: the server believes any position, and only an ACK ends the wait.
+#[tokio::test]
+async fn a_kill_releases_no_commit_and_any_later_position_does() {
+    let story = Story::begin().await;
+    let host = &story.host;
+    let (process, mut root) = story
+        .writable(&[
+            "CREATE DATABASE app",
+            "CREATE TABLE app.t (id INT PRIMARY KEY)",
+        ])
+        .await;
+    let executed = root.gtid_executed().await.unwrap();
+    root.enable_semi_sync_source().await.unwrap();
+    let mut session = story.session("root", "").await.unwrap();
+    let id = session.run("ask", "SELECT CONNECTION_ID()").await.unwrap();
+    let id = id.scalar().unwrap();
+    let waiting = tokio::spawn(async move {
+        session
+            .run("wait", "INSERT INTO app.t VALUES (1)")
+            .await
+            .is_ok()
+    });
+    sleep(Duration::from_millis(500)).await;
+    root.run("kill", &format!("KILL {id}")).await.unwrap();
+    sleep(Duration::from_millis(1000)).await;
+    let mut rows = async || {
+        let rows = root.run("count", "SELECT COUNT(*) FROM app.t").await;
+        rows.unwrap().scalar().unwrap()
+    };
+    assert_eq!(rows().await, "0", "a KILL made it visible");
+
+    let options = ConnectOptions {
+        user: "root".to_owned(),
+        secure_transport: true,
+        ..ConnectOptions::default()
+    };
+    let socket = Endpoint::Unix(story.settings.socket.clone());
+    let io = TokioNet.connect(&socket).await.unwrap();
+    let mut connection = Connection::connect(io, &options).await.unwrap();
+    let file = connection.query("SHOW BINARY LOG STATUS").await.unwrap();
+    let file = file.scalar().unwrap();
+    let replica = ReplicaOptions {
+        server_id: 4_000_000_003,
+        server_uuid: Uuid([8; 16]),
+        heartbeat_period: Duration::from_secs(1),
+        checksum: ChecksumRequest::AsSource,
+        semi_sync: true,
+    };
+    let replica = ReplicaConnection::prepare(connection, &replica)
+        .await
+        .unwrap();
+    let (_events, mut acks) = replica.dump_gtid(&executed).await.unwrap();
+    // No transaction ends there, nor will one ever.
+    let position = BinlogPosition {
+        file: file.into(),
+        offset: 1 << 40,
+    };
+    acks.ack(&position).await.unwrap();
+    for _ in 0..100 {
+        if rows().await == "1" {
+            break;
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(rows().await, "1", "a position was not believed");
+    let _ = waiting.await;
+    kill_server(host, &process).await.unwrap();
+}
+
 #[tokio::test]
 async fn sysbench_logs_in_over_plain_tcp() {
     let story = Story::begin().await;
     let host = &story.host;
-    host.plant().await.unwrap();
-    let process = host.start(&story.settings).await.unwrap();
-    let mut root = story.root(&process).await;
-    root.set_writable().await.unwrap();
-    for sql in [
-        "CREATE DATABASE app",
-        "CREATE USER app@'%' IDENTIFIED BY 'app'",
-        "GRANT ALL ON app.* TO app@'%'",
-    ] {
-        root.run("prepare", sql).await.unwrap();
-    }
+    let (process, mut root) = story
+        .writable(&[
+            "CREATE DATABASE app",
+            "CREATE USER app@'%' IDENTIFIED BY 'app'",
+            "GRANT ALL ON app.* TO app@'%'",
+        ])
+        .await;
     let progress = |text: &str| eprintln!("{text}");
     let tree = fetch_debian_tool("sysbench", &default_cache(), &progress)
         .await

@@ -511,3 +511,38 @@ fn shared_uuid(
         |(other, known): &(&NodeId, &Member)| **other != node && known.server_uuid == Some(uuid);
     members.iter().find(same).map(|(owner, _)| *owner)
 }
+
+#[cfg(test)]
+mod tests {
+    use quorate_types::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_server_s_uuid_belongs_to_one_node() {
+        let with = |server_uuid| Member {
+            incarnation: Incarnation(7),
+            server_uuid,
+            server_version: String::new(),
+            address: String::new(),
+            gate_address: String::new(),
+            mysql_address: String::new(),
+            apply_level: 1,
+            standing: Standing::Voter,
+            witness: server_uuid.is_none(),
+        };
+        let (one, other) = (Some(Uuid([1; 16])), Some(Uuid([2; 16])));
+        let members = BTreeMap::from([
+            (NodeId(1), with(one)),
+            (NodeId(2), with(other)),
+            (NodeId(3), with(None)),
+        ]);
+        let owner = |node, uuid| shared_uuid(&members, NodeId(node), &with(uuid));
+        assert_eq!(owner(4, one), Some(NodeId(1)), "a copy of node 1's folder");
+        assert_eq!(owner(2, one), Some(NodeId(1)));
+        assert_eq!(owner(1, one), None, "it is its own");
+        assert_eq!(owner(4, Some(Uuid([3; 16]))), None);
+        // Witnesses have no server.
+        assert_eq!(owner(4, None), None);
+    }
+}

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use quorate_mysql_wire::ConnectOptions;
 use quorate_mysqld::{
-    AcceptedIndex, ControlError, FileLock, FindOptions, Installation, LocalHost, LocalHostOptions,
-    Seed, ServerProcess, Session, Settings, default_cache, find_or_fetch, first_session,
-    machine_lock, prepare_seed,
+    AcceptedIndex, ControlError, FileLock, FindOptions, Host, Installation, LocalHost,
+    LocalHostOptions, Seed, ServerProcess, Session, Settings, default_cache, find_or_fetch,
+    first_session, machine_lock, prepare_seed,
 };
 use quorate_net::{Endpoint, Net, TokioNet};
 use quorate_types::{Gtid, GtidSet, Secret};
@@ -90,6 +90,19 @@ impl Story {
         };
         let endpoint = Endpoint::Unix(self.settings.socket.clone());
         Session::open(&TokioNet, &endpoint, &options).await
+    }
+
+    /// A new server that takes writes, after these statements; and root's session.
+    pub(crate) async fn writable(&self, statements: &[&str]) -> (ServerProcess, Session) {
+        self.host.plant().await.expect("make the data folder");
+        let process = self.host.start(&self.settings).await;
+        let process = process.expect("start the server");
+        let mut root = self.root(&process).await;
+        root.set_writable().await.expect("let it take writes");
+        for sql in statements {
+            root.run("prepare", sql).await.expect(sql);
+        }
+        (process, root)
     }
 
     pub(crate) async fn root(&self, process: &ServerProcess) -> Session {
