@@ -29,6 +29,9 @@ struct Args {
     /// What is broken when follows from it; what that leads to depends on the machine too.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Put each log on a small disk, and have it full at times. Needs root.
+    #[arg(long)]
+    full_disks: bool,
     /// How long a healed cluster may take to serve, to be whole and to be equal, in seconds each.
     #[arg(long, default_value_t = 180)]
     patience: u64,
@@ -96,7 +99,11 @@ async fn run(args: &Args, lasts: Duration) -> Result<(), Violation> {
     };
     let cluster = Cluster::start(&story(args.seed), program, options).await;
     let mut random = SplitMix64::new(args.seed);
-    let faults = Faults::new(random.next_u64());
+    let mut faults = Faults::new(random.next_u64());
+    let mut cluster = cluster;
+    if args.full_disks {
+        faults.put_logs_on_small_disks(&mut cluster).await;
+    }
     let mut campaign = Campaign {
         cluster,
         shared: Shared::default(),
@@ -111,6 +118,8 @@ async fn run(args: &Args, lasts: Duration) -> Result<(), Violation> {
         campaign.round().await?;
     }
     campaign.report();
+    // They are unmounted as soon as the nodes let go of them.
+    campaign.faults.disks.clear();
     campaign.cluster.stop().await;
     Ok(())
 }

@@ -1,9 +1,10 @@
 //! What breaks, when and for how long; all of it follows from the seed.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
-use quorate_tests::{Cluster, Flow, Signal, wait_for};
+use quorate_tests::{Cluster, Flow, Signal, SmallDisk, wait_for};
 use quorate_types::{NodeId, SplitMix64};
 use tokio::time::Instant;
 
@@ -29,6 +30,7 @@ pub(crate) enum Kind {
     WipeData,
     WipeNode,
     Switchover,
+    FullDisk,
 }
 
 /// The oftener, the more often.
@@ -57,6 +59,10 @@ const COMMON: &[Kind] = &[
 /// before they are whole again.
 const WIPES: &[Kind] = &[Kind::WipeData, Kind::WipeNode];
 const WIPE_ONE_ROUND_IN: u64 = 3;
+/// Where logs are on disks that can be full.
+const FULL_ONE_FAULT_IN: u64 = 5;
+/// The log is kept at 32 MiB, and sled gives nothing back.
+const DISK_MIB: u32 = 2048;
 
 #[derive(Clone, Copy, Debug)]
 struct Fault {
@@ -75,6 +81,8 @@ pub(crate) struct Faults {
     /// Whether this round sent SIGTERM to a server. One that waits for ACKs commits then, and shows
     /// it to whoever comes past the gate: that is not promised, and repaired afterwards.
     pub(crate) a_server_was_asked_to_end: bool,
+    /// Those of the logs, if they are such.
+    pub(crate) disks: BTreeMap<NodeId, SmallDisk>,
     /// When a primary was struck, and by what.
     pub(crate) primaries_struck: Vec<(Instant, Kind)>,
 }
@@ -86,6 +94,7 @@ impl Faults {
             began: Instant::now(),
             counts: BTreeMap::new(),
             a_server_was_asked_to_end: false,
+            disks: BTreeMap::new(),
             primaries_struck: Vec::new(),
         }
     }
@@ -119,7 +128,23 @@ impl Faults {
     }
 
     fn draw(&mut self) -> Kind {
+        if !self.disks.is_empty() && self.random.below(FULL_ONE_FAULT_IN) == 0 {
+            return Kind::FullDisk;
+        }
         COMMON[self.random.below(COMMON.len() as u64) as usize]
+    }
+
+    pub(crate) async fn put_logs_on_small_disks(&mut self, cluster: &mut Cluster) {
+        let ids: Vec<NodeId> = cluster.nodes.keys().copied().collect();
+        for id in ids {
+            cluster.node(id).signal(Signal::TERM);
+            let node = cluster.node_mut(id);
+            node.exited(Duration::from_secs(30)).await;
+            let disk = SmallDisk::put_under(&node.dir.join("raft"), DISK_MIB);
+            self.disks.insert(id, disk);
+            node.start(false);
+            cluster.wait_until_whole(Duration::from_secs(120)).await;
+        }
     }
 
     /// One fault, or two that overlap, until they are over.
@@ -138,7 +163,10 @@ impl Faults {
             faults.reverse();
         }
         for fault in faults.into_iter().flatten() {
-            relieve(cluster, fault).await?;
+            match fault.kind {
+                Kind::FullDisk => self.make_room(cluster, fault.node),
+                _ => relieve(cluster, fault).await?,
+            }
         }
         self.say("over");
         Ok(())
@@ -183,7 +211,10 @@ impl Faults {
         *self.counts.entry(kind).or_default() += 1;
         self.a_server_was_asked_to_end |= kind == Kind::TermServer;
         let before = Instant::now();
-        carry_out(cluster, fault).await?;
+        match kind {
+            Kind::FullDisk => self.disks[&node].fill(),
+            _ => carry_out(cluster, fault).await?,
+        }
         let ends_a_primary = !matches!(
             kind,
             Kind::CutPair | Kind::SlowLinks | Kind::Switchover | Kind::TermSidecar
@@ -196,9 +227,23 @@ impl Faults {
         Ok(Some(fault))
     }
 
+    /// As an operator does, whether or not the node has noticed by now.
+    fn make_room(&mut self, cluster: &mut Cluster, id: NodeId) {
+        self.disks[&id].grow(DISK_MIB);
+        let node = cluster.node_mut(id);
+        let log = std::fs::read_to_string(node.log()).unwrap_or_default();
+        let stops = log.matches("is full: make room").count();
+        node.kill();
+        node.start(false);
+        self.say(&format!(
+            "node {id} stopped {stops} times so far for want of room"
+        ));
+    }
+
     /// Ends whatever is still broken.
     pub(crate) async fn heal(&mut self, cluster: &mut Cluster) {
         cluster.links.heal();
+        self.disks.values().for_each(|disk| disk.grow(DISK_MIB));
         for node in cluster.nodes.values_mut() {
             if node.pid().is_none() {
                 node.start(false);
@@ -253,6 +298,8 @@ async fn carry_out(cluster: &mut Cluster, fault: Fault) -> Result<(), Violation>
         Kind::WipeData | Kind::WipeNode => {
             wipe(cluster, node, fault.kind == Kind::WipeNode).await?
         }
+        // By whoever has the disks.
+        Kind::FullDisk => {}
         Kind::Switchover => {
             let to = node.to_string();
             // It may be refused, and another may be primary by then.
@@ -303,16 +350,32 @@ async fn wipe(cluster: &mut Cluster, id: NodeId, with_log: bool) -> Result<(), V
     };
     for folder in folders.iter().map(|name| node.dir.join(name)) {
         assert!(node.owns(&folder), "{} is not the node's", folder.display());
-        std::fs::remove_dir_all(&folder).expect("remove a folder of the node");
+        empty(&folder).expect("remove what a folder of the node has");
     }
     Ok(())
+}
+
+/// A folder may be a disk of its own, which stays.
+fn empty(folder: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            true => std::fs::remove_dir_all(entry.path())?,
+            false => std::fs::remove_file(entry.path())?,
+        }
+    }
+    // Nothing is left of one that is none.
+    match std::fs::remove_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => Ok(()),
+        removed => removed,
+    }
 }
 
 /// Ends a fault. What the node does then is its own affair.
 async fn relieve(cluster: &mut Cluster, fault: Fault) -> Result<(), Violation> {
     let node = fault.node;
     match fault.kind {
-        Kind::KillServer | Kind::TermServer | Kind::Switchover => {}
+        Kind::KillServer | Kind::TermServer | Kind::Switchover | Kind::FullDisk => {}
         Kind::KillSidecar | Kind::KillNode | Kind::WipeData | Kind::WipeNode => {
             start(cluster, node)
         }

@@ -54,6 +54,22 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    /// Clones have 4 MiB per second: an empty server's data take 18 s.
+    #[must_use]
+    pub fn with_slow_clones() -> Self {
+        let slow = [
+            "--clone_max_data_bandwidth=4",
+            "--clone_max_concurrency=1",
+            "--clone_autotune_concurrency=OFF",
+        ];
+        Self {
+            mysqld_extra: slow.map(str::to_owned).to_vec(),
+            ..Self::default()
+        }
+    }
+}
+
 /// Nodes of the program under test, each with its mysqld, linked through relays.
 pub struct Cluster {
     pub nodes: BTreeMap<NodeId, NodeProcess>,
@@ -221,6 +237,22 @@ impl Cluster {
             }
         }
         statuses
+    }
+
+    /// Kills sidecar and server, and returns when the server is gone.
+    ///
+    /// # Panics
+    /// If it is there after ten seconds.
+    pub async fn kill_node(&mut self, id: NodeId) {
+        let node = self.node_mut(id);
+        node.signal(Signal::KILL);
+        node.signal_mysqld(Signal::KILL);
+        node.kill();
+        let gone = wait_for(Duration::from_secs(10), async || {
+            node.mysqld_pid().is_none()
+        })
+        .await;
+        assert!(gone, "mysqld of node {id} does not end");
     }
 
     /// What a node says of itself: its role and its message.

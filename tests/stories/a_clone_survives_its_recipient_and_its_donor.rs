@@ -19,15 +19,8 @@ const EXPECTED: &[&str] = &[
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clone_survives_its_recipient_and_its_donor() {
     let program = env!("CARGO_BIN_EXE_quorate-under-test");
-    let options = Options {
-        // So slow that there is a middle: an empty server has about 70 MiB.
-        mysqld_extra: vec![
-            "--clone_max_data_bandwidth=4".to_owned(),
-            "--clone_max_concurrency=1".to_owned(),
-            "--clone_autotune_concurrency=OFF".to_owned(),
-        ],
-        ..Options::default()
-    };
+    // So slow that there is a middle: an empty server has about 70 MiB.
+    let options = Options::with_slow_clones();
     let mut cluster = Cluster::start("interrupted-clone", program, options).await;
     let ports = cluster.read_write_ports();
     let mut sql = Sql::port(ports[0]).await.expect("a session");

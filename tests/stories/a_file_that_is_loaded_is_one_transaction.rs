@@ -116,6 +116,6 @@ async fn gtids(cluster: &Cluster, node: NodeId) -> u64 {
         .value("SELECT @@GLOBAL.gtid_executed")
         .await
         .expect("the set");
-    let set: quorate_types::GtidSet = set.replace('\n', "").parse().expect("a GTID set");
+    let set: quorate_types::GtidSet = set.parse().expect("a GTID set");
     set.count()
 }

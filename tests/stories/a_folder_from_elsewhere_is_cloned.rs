@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use quorate_tests::{
-    Cluster, Options, Signal, Sql, Writer, assert_nothing_beside, assert_rows_survived,
-    assert_servers_equal, copy_folder, wait_for,
+    Cluster, Options, Sql, Writer, assert_nothing_beside, assert_rows_survived,
+    assert_servers_equal, copy_folder,
 };
 use quorate_types::NodeId;
 
@@ -31,7 +31,7 @@ async fn a_folder_from_elsewhere_is_cloned() {
     let writer = Writer::start(vec![cluster.node(primary).ports.read_write], 2);
 
     // An older folder of the same node, brought back after it has been used again.
-    kill(&mut cluster, node).await;
+    cluster.kill_node(node).await;
     let (data, image) = (
         cluster.node(node).dir.join("mysql"),
         cluster.dir.join("image"),
@@ -39,7 +39,7 @@ async fn a_folder_from_elsewhere_is_cloned() {
     copy_folder(&data, &image);
     cluster.node_mut(node).start(false);
     cluster.wait_until_whole(Duration::from_secs(60)).await;
-    kill(&mut cluster, node).await;
+    cluster.kill_node(node).await;
     replace(&image, &data);
     start_and_see_it_cloned(
         &mut cluster,
@@ -49,8 +49,8 @@ async fn a_folder_from_elsewhere_is_cloned() {
     .await;
 
     // Another node's folder, as it was when that node ran.
-    kill(&mut cluster, node).await;
-    kill(&mut cluster, other).await;
+    cluster.kill_node(node).await;
+    cluster.kill_node(other).await;
     let copied = cluster.node(other).dir.join("mysql");
     replace(&copied, &data);
     cluster.node_mut(other).start(false);
@@ -77,19 +77,6 @@ async fn start_and_see_it_cloned(cluster: &mut Cluster, node: NodeId, why: &str)
     println!("node {node}: {message}");
     cluster.wait_until_whole(Duration::from_secs(60)).await;
     assert_nothing_beside(cluster.node(node));
-}
-
-/// Ends sidecar and server, and returns when the server is gone.
-async fn kill(cluster: &mut Cluster, node: NodeId) {
-    let node = cluster.node_mut(node);
-    node.signal(Signal::KILL);
-    node.signal_mysqld(Signal::KILL);
-    node.kill();
-    let gone = wait_for(Duration::from_secs(10), async || {
-        node.mysqld_pid().is_none()
-    })
-    .await;
-    assert!(gone, "mysqld of node {} does not end", node.id);
 }
 
 fn replace(from: &std::path::Path, data: &std::path::Path) {

@@ -1,12 +1,10 @@
 //! The disk under a node's log is full: the node stops and says so, the others go on, and it returns
 //! when there is room.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use quorate_tests::{
-    Cluster, Options, Signal, Sql, Writer, assert_rows_survived, assert_servers_equal,
+    Cluster, Options, Signal, SmallDisk, Sql, Writer, assert_rows_survived, assert_servers_equal,
 };
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_quorate-under-test");
@@ -18,50 +16,6 @@ const EXPECTED: &[&str] = &[
     "openraft::",
     "sled::",
 ];
-
-/// A small file system in the place of a folder, with what was in it.
-struct SmallDisk {
-    folder: PathBuf,
-}
-
-fn run(command: &mut Command) {
-    let status = command.status().expect("run a command");
-    assert!(
-        status.success(),
-        "{command:?}: {status}; this story needs root"
-    );
-}
-
-impl SmallDisk {
-    fn put_under(folder: &Path, megabytes: u32) -> Self {
-        let kept = folder.with_extension("kept");
-        std::fs::rename(folder, &kept).expect("move the folder aside");
-        std::fs::create_dir(folder).expect("make a folder");
-        run(Command::new("mount")
-            .args(["-t", "tmpfs", "-o"])
-            .arg(format!("size={megabytes}m"))
-            .arg("quorate-story")
-            .arg(folder));
-        run(Command::new("cp").arg("-a").arg(kept.join(".")).arg(folder));
-        Self {
-            folder: folder.to_owned(),
-        }
-    }
-
-    fn grow(&self, megabytes: u32) {
-        run(Command::new("mount")
-            .arg("-o")
-            .arg(format!("remount,size={megabytes}m"))
-            .arg(&self.folder));
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily: after a failure the node may still have it open.
-        let _ = Command::new("umount").arg("-l").arg(&self.folder).status();
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_stops_a_node_and_it_returns_when_there_is_room() {

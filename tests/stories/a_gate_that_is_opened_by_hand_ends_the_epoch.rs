@@ -5,20 +5,28 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use quorate_mysql_wire::{
+    ChecksumRequest, ConnectOptions, Connection, ReplicaConnection, ReplicaOptions,
+};
+use quorate_net::{Endpoint, Net, TokioNet};
 use quorate_tests::{
     Cluster, Options, Sql, Writer, assert_rows_survived, assert_servers_equal, wait_for,
 };
-use quorate_types::NodeId;
+use quorate_types::{GtidSet, NodeId, Uuid};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_quorate-under-test");
 const SOON: Duration = Duration::from_secs(20);
 const LOAD: Duration = Duration::from_secs(1);
 const CLIENTS: u64 = 4;
+/// No statement, but somebody whose ACK would count as much as the sidecar's.
+const SECOND_REPLICA: &str = "a second semi-sync replica";
 /// What the old primary says of it, and of its way back.
 const EXPECTED: &[&str] = &[
     "rpl_semi_sync_source_enabled is 0, not ON",
     "rpl_semi_sync_source_timeout is 1000, not 1000000000000000000",
+    "a second semi-sync replica is attached",
     "cut what was never acknowledged",
     "mysqld runs with binlog_row_image=MINIMAL",
     "message: \"no answer in time\"",
@@ -35,12 +43,19 @@ async fn a_gate_that_is_opened_by_hand_ends_the_epoch() {
     for change in [
         "SET GLOBAL rpl_semi_sync_source_enabled=OFF",
         "SET GLOBAL rpl_semi_sync_source_timeout=1000",
+        SECOND_REPLICA,
     ] {
         let old = cluster.wait_for_primary(SOON).await;
         tokio::time::sleep(LOAD).await;
         let pid = cluster.node(old).mysqld_pid();
         let changed = Instant::now();
-        root(&cluster, old, change).await;
+        let attached = match change {
+            SECOND_REPLICA => Some(attach_second_replica(&cluster, old).await),
+            change => {
+                root(&cluster, old, change).await;
+                None
+            }
+        };
         let moved = wait_for(SOON, async || {
             cluster.primary().await.is_some_and(|now| now != old)
         })
@@ -49,6 +64,10 @@ async fn a_gate_that_is_opened_by_hand_ends_the_epoch() {
         let pause = changed.elapsed();
         cluster.wait_until_whole(Duration::from_secs(60)).await;
         assert_ne!(cluster.node(old).mysqld_pid(), pid, "{change}: not killed");
+        if let Some(attached) = attached {
+            let ended = tokio::time::timeout(SOON, attached).await;
+            ended.expect("its server is gone").expect("no panic");
+        }
         println!("gate by hand: {change}: another primary seen after {pause:?}");
     }
     a_wrong_setting_is_said(&cluster).await;
@@ -68,6 +87,37 @@ async fn a_gate_that_is_opened_by_hand_ends_the_epoch() {
         Vec::<String>::new()
     );
     cluster.stop().await;
+}
+
+/// Stays until its connection ends.
+async fn attach_second_replica(cluster: &Cluster, node: NodeId) -> JoinHandle<()> {
+    let socket = Endpoint::Unix(cluster.node(node).socket());
+    let io = TokioNet
+        .connect(&socket)
+        .await
+        .expect("the server's socket");
+    let root = ConnectOptions {
+        user: "root".to_owned(),
+        ..ConnectOptions::default()
+    };
+    let mut connection = Connection::connect(io, &root).await.expect("root");
+    let executed = connection.query("SELECT @@GLOBAL.gtid_executed").await;
+    let executed = executed.expect("its transactions").scalar();
+    let executed: GtidSet = executed.unwrap_or_default().parse().expect("a GTID set");
+    let options = ReplicaOptions {
+        server_id: 4_000_000_002,
+        server_uuid: Uuid([9; 16]),
+        heartbeat_period: Duration::from_secs(1),
+        checksum: ChecksumRequest::AsSource,
+        semi_sync: true,
+    };
+    let replica = ReplicaConnection::prepare(connection, &options).await;
+    let dump = replica.expect("a replica").dump_gtid(&executed).await;
+    let (mut events, acks) = dump.expect("a dump");
+    tokio::spawn(async move {
+        while events.next().await.is_ok() {}
+        drop(acks);
+    })
 }
 
 /// One that opens no gate ends nothing: the node says it, and is no candidate until it is right.

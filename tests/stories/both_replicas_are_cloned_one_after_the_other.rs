@@ -20,15 +20,8 @@ const EXPECTED: &[&str] = &[
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_replicas_are_cloned_one_after_the_other() {
     let program = env!("CARGO_BIN_EXE_quorate-under-test");
-    let options = Options {
-        // So slow that the first still holds its permit when the second asks.
-        mysqld_extra: vec![
-            "--clone_max_data_bandwidth=4".to_owned(),
-            "--clone_max_concurrency=1".to_owned(),
-            "--clone_autotune_concurrency=OFF".to_owned(),
-        ],
-        ..Options::default()
-    };
+    // So slow that the first still holds its permit when the second asks.
+    let options = Options::with_slow_clones();
     let mut cluster = Cluster::start("both-cloned", program, options).await;
     let ports = cluster.read_write_ports();
     let mut sql = Sql::port(ports[0]).await.expect("a session");

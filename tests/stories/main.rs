@@ -35,5 +35,6 @@ mod members_come_and_go;
 mod sigterm_hands_over;
 mod sysbench_goes_on_after_a_failover;
 mod the_feed_gives_every_row_event_once_across_a_failover;
+mod what_a_server_lost_comes_back_through_the_feed;
 mod what_is_purged_is_cloned_or_refused;
 mod what_sigterm_committed_is_cloned_away;
