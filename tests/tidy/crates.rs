@@ -65,7 +65,7 @@ const LICENCES: &[&str] = &[
 /// What cargo knows of every package, dependencies included.
 static METADATA: LazyLock<Value> = LazyLock::new(|| {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version=1", "--locked", "--offline"])
+        .args(["metadata", "--format-version=1", "--locked"])
         .current_dir(root())
         .output()
         .expect("cargo runs");

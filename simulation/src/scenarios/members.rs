@@ -101,6 +101,8 @@ pub(super) fn raft_folder_is_wiped(cluster: &mut Cluster) -> Result<(), Violatio
     cluster.wipe_log(forgets);
     cluster.join_all();
     cluster.start_sidecar(forgets);
+    // The gates are looked at as time passes.
+    cluster.run_for(ms(50))?;
     nobody_serves(cluster, seconds(5))?;
     cluster.start_sidecar(old);
     primary(cluster)?;
