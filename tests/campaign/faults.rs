@@ -232,11 +232,11 @@ impl Faults {
         self.disks[&id].grow(DISK_MIB);
         let node = cluster.node_mut(id);
         let log = std::fs::read_to_string(node.log()).unwrap_or_default();
-        let stops = log.matches("is full: make room").count();
+        let said = log.matches("is full: make room").count();
         node.kill();
         node.start(false);
         self.say(&format!(
-            "node {id} stopped {stops} times so far for want of room"
+            "node {id} said {said} times so far that its disk is full"
         ));
     }
 
