@@ -1,4 +1,3 @@
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -108,14 +107,8 @@ impl System {
         let Members::Cluster(cluster) = &self.members else {
             return Vec::new();
         };
-        let pids = cluster.nodes.values().filter_map(|node| node.pid());
-        pids.filter_map(|pid| {
-            let status = Path::new("/proc").join(pid.to_string()).join("status");
-            let text = std::fs::read_to_string(status).ok()?;
-            let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-            line.split_whitespace().next()?.parse().ok()
-        })
-        .collect()
+        let running = cluster.nodes.values().filter(|node| node.pid().is_some());
+        running.map(|node| node.memory_kib("VmHWM")).collect()
     }
 
     pub(crate) async fn stop(self) {

@@ -97,10 +97,9 @@ async fn run(args: &Args, lasts: Duration) -> Result<(), Violation> {
         patience: Duration::from_secs(args.patience),
         ..Options::default()
     };
-    let cluster = Cluster::start(&story(args.seed), program, options).await;
+    let mut cluster = Cluster::start(&story(args.seed), program, options).await;
     let mut random = SplitMix64::new(args.seed);
     let mut faults = Faults::new(random.next_u64());
-    let mut cluster = cluster;
     if args.full_disks {
         faults.put_logs_on_small_disks(&mut cluster).await;
     }

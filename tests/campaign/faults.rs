@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use quorate_tests::{Cluster, Flow, Signal, SmallDisk, wait_for};
+use quorate_tests::{Cluster, Flow, NodeProcess, Signal, SmallDisk, wait_for};
 use quorate_types::{NodeId, SplitMix64};
 use tokio::time::Instant;
 
@@ -163,10 +163,7 @@ impl Faults {
             faults.reverse();
         }
         for fault in faults.into_iter().flatten() {
-            match fault.kind {
-                Kind::FullDisk => self.make_room(cluster, fault.node),
-                _ => relieve(cluster, fault).await?,
-            }
+            relieve(cluster, &self.disks, fault).await?;
         }
         self.say("over");
         Ok(())
@@ -211,10 +208,7 @@ impl Faults {
         *self.counts.entry(kind).or_default() += 1;
         self.a_server_was_asked_to_end |= kind == Kind::TermServer;
         let before = Instant::now();
-        match kind {
-            Kind::FullDisk => self.disks[&node].fill(),
-            _ => carry_out(cluster, fault).await?,
-        }
+        carry_out(cluster, &self.disks, fault).await?;
         let ends_a_primary = !matches!(
             kind,
             Kind::CutPair | Kind::SlowLinks | Kind::Switchover | Kind::TermSidecar
@@ -225,19 +219,6 @@ impl Faults {
             self.primaries_struck.push((before, kind));
         }
         Ok(Some(fault))
-    }
-
-    /// As an operator does, whether or not the node has noticed by now.
-    fn make_room(&mut self, cluster: &mut Cluster, id: NodeId) {
-        self.disks[&id].grow(DISK_MIB);
-        let node = cluster.node_mut(id);
-        let log = std::fs::read_to_string(node.log()).unwrap_or_default();
-        let said = log.matches("is full: make room").count();
-        node.kill();
-        node.start(false);
-        self.say(&format!(
-            "node {id} said {said} times so far that its disk is full"
-        ));
     }
 
     /// Ends whatever is still broken.
@@ -255,7 +236,11 @@ impl Faults {
     }
 }
 
-async fn carry_out(cluster: &mut Cluster, fault: Fault) -> Result<(), Violation> {
+async fn carry_out(
+    cluster: &mut Cluster,
+    disks: &BTreeMap<NodeId, SmallDisk>,
+    fault: Fault,
+) -> Result<(), Violation> {
     let (node, other) = (fault.node, fault.other);
     let others = cluster.others(node);
     match fault.kind {
@@ -298,8 +283,7 @@ async fn carry_out(cluster: &mut Cluster, fault: Fault) -> Result<(), Violation>
         Kind::WipeData | Kind::WipeNode => {
             wipe(cluster, node, fault.kind == Kind::WipeNode).await?
         }
-        // By whoever has the disks.
-        Kind::FullDisk => {}
+        Kind::FullDisk => disks[&node].fill(),
         Kind::Switchover => {
             let to = node.to_string();
             // It may be refused, and another may be primary by then.
@@ -355,6 +339,19 @@ async fn wipe(cluster: &mut Cluster, id: NodeId, with_log: bool) -> Result<(), V
     Ok(())
 }
 
+/// As an operator does, whether or not the node has noticed by now.
+fn make_room(node: &mut NodeProcess, disk: &SmallDisk) {
+    disk.grow(DISK_MIB);
+    let log = std::fs::read_to_string(node.log()).unwrap_or_default();
+    let said = log.matches("is full: make room").count();
+    println!(
+        "            node {} said {said} times so far that its disk is full",
+        node.id
+    );
+    node.kill();
+    node.start(false);
+}
+
 /// A folder may be a disk of its own, which stays.
 fn empty(folder: &Path) -> std::io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
@@ -372,10 +369,15 @@ fn empty(folder: &Path) -> std::io::Result<()> {
 }
 
 /// Ends a fault. What the node does then is its own affair.
-async fn relieve(cluster: &mut Cluster, fault: Fault) -> Result<(), Violation> {
+async fn relieve(
+    cluster: &mut Cluster,
+    disks: &BTreeMap<NodeId, SmallDisk>,
+    fault: Fault,
+) -> Result<(), Violation> {
     let node = fault.node;
     match fault.kind {
-        Kind::KillServer | Kind::TermServer | Kind::Switchover | Kind::FullDisk => {}
+        Kind::KillServer | Kind::TermServer | Kind::Switchover => {}
+        Kind::FullDisk => make_room(cluster.node_mut(node), &disks[&node]),
         Kind::KillSidecar | Kind::KillNode | Kind::WipeData | Kind::WipeNode => {
             start(cluster, node)
         }

@@ -42,6 +42,15 @@ pub fn assert_nothing_beside(node: &NodeProcess) {
     }
 }
 
+/// Puts a copy of a folder in the place of another; both are the caller's own.
+///
+/// # Panics
+/// If it cannot be removed or copied.
+pub fn replace_folder(from: &Path, to: &Path) {
+    std::fs::remove_dir_all(to).expect("remove a folder");
+    copy_folder(from, to);
+}
+
 /// Copies a folder whole; both ends are the caller's own.
 ///
 /// # Panics

@@ -24,7 +24,7 @@ pub use audit::{assert_rows_survived, written_rows};
 pub use cluster::{Cluster, Options, make_certs, member_tls, wait_for};
 pub use data_folder::{binlog_comes_to_hold, wait_until_server_ended};
 pub use equality::{assert_servers_equal, fingerprint};
-pub use errant::{ERRANT_ID, assert_nothing_beside, copy_folder, make_errant};
+pub use errant::{ERRANT_ID, assert_nothing_beside, copy_folder, make_errant, replace_folder};
 pub use node_process::{NodeProcess, Signal};
 pub use ports::free_ports;
 pub use relay::{Flow, Links, Relay};

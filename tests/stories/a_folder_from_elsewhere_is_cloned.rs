@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quorate_tests::{
     Cluster, Options, Sql, Writer, assert_nothing_beside, assert_rows_survived,
-    assert_servers_equal, copy_folder,
+    assert_servers_equal, copy_folder, replace_folder,
 };
 use quorate_types::NodeId;
 
@@ -40,7 +40,7 @@ async fn a_folder_from_elsewhere_is_cloned() {
     cluster.node_mut(node).start(false);
     cluster.wait_until_whole(Duration::from_secs(60)).await;
     cluster.kill_node(node).await;
-    replace(&image, &data);
+    replace_folder(&image, &data);
     start_and_see_it_cloned(
         &mut cluster,
         node,
@@ -52,7 +52,7 @@ async fn a_folder_from_elsewhere_is_cloned() {
     cluster.kill_node(node).await;
     cluster.kill_node(other).await;
     let copied = cluster.node(other).dir.join("mysql");
-    replace(&copied, &data);
+    replace_folder(&copied, &data);
     cluster.node_mut(other).start(false);
     start_and_see_it_cloned(&mut cluster, node, &format!("a copy of node {other}'s")).await;
 
@@ -77,11 +77,6 @@ async fn start_and_see_it_cloned(cluster: &mut Cluster, node: NodeId, why: &str)
     println!("node {node}: {message}");
     cluster.wait_until_whole(Duration::from_secs(60)).await;
     assert_nothing_beside(cluster.node(node));
-}
-
-fn replace(from: &std::path::Path, data: &std::path::Path) {
-    std::fs::remove_dir_all(data).expect("remove the folder");
-    copy_folder(from, data);
 }
 
 async fn server_uuid(cluster: &Cluster, node: NodeId) -> String {

@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use quorate_mysqld::{default_cache, prepare_seed};
 use quorate_node::config::Secrets;
-use quorate_tests::{
-    Cluster, NodeProcess, Options, Signal, Sql, assert_servers_equal, free_ports, mysql, wait_for,
-};
+use quorate_tests::{Cluster, Options, Sql, assert_servers_equal, free_ports, mysql, wait_for};
 use quorate_types::{GtidSet, NodeId};
 use tokio::time::Instant;
 
@@ -123,7 +121,7 @@ async fn it_fails_over(cluster: &mut Cluster, primary: NodeId, other: NodeId) {
     sql.run("INSERT INTO parent (w) VALUES ('four')")
         .await
         .expect("a write");
-    kill(cluster, primary).await;
+    cluster.kill_node(primary).await;
     let took_over = wait_for(SOON, async || {
         let Ok(mut sql) = Sql::port(cluster.node(other).ports.read_write).await else {
             return false;
@@ -253,13 +251,6 @@ fn never_fed_again(
     }
     assert!(fed.intersection(before).is_empty(), "{fed}");
     assert_eq!(fed, executed.difference(before));
-}
-
-async fn kill(cluster: &mut Cluster, id: NodeId) {
-    let node: &mut NodeProcess = cluster.node_mut(id);
-    node.signal(Signal::KILL);
-    node.signal_mysqld(Signal::KILL);
-    node.kill();
 }
 
 async fn executed(sql: &mut Sql) -> GtidSet {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quorate_tests::{
     Cluster, Options, Sql, Writer, assert_rows_survived, assert_servers_equal, copy_folder,
-    wait_for,
+    replace_folder, wait_for,
 };
 use quorate_types::{GtidSet, NodeId};
 
@@ -45,8 +45,7 @@ async fn what_a_server_lost_comes_back_through_the_feed() {
     // An older folder is recognised by its marker, and this one is to be none.
     cluster.kill_node(node).await;
     let marker = std::fs::read(data.join(MARKER)).expect("read the marker");
-    std::fs::remove_dir_all(&data).expect("remove the folder");
-    copy_folder(&image, &data);
+    replace_folder(&image, &data);
     std::fs::write(data.join(MARKER), marker).expect("write the marker");
     cluster.node_mut(node).start(false);
     cluster.wait_until_whole(BOUND).await;

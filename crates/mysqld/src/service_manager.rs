@@ -186,11 +186,13 @@ impl LocalHost {
             }
             // Whoever took the order holds the lock for as long as it lives.
             if order.is_taken() && self.data_folder_is_free()? {
-                return Err(running.ended().into());
+                let command = running.command;
+                return Err(ServiceManagerError::Ended { command }.into());
             }
             running.check()?;
             if Instant::now() >= deadline {
-                return Err(running.late().into());
+                let command = running.command;
+                return Err(ServiceManagerError::Late { command }.into());
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -244,7 +246,8 @@ impl LocalHost {
                 match commands.first() {
                     None => return Ok(()),
                     Some(command) if Instant::now() >= deadline => {
-                        return Err(command.endless().into());
+                        let command = command.command.clone();
+                        return Err(ServiceManagerError::Endless { command }.into());
                     }
                     Some(_) => {}
                 }
@@ -309,21 +312,6 @@ impl Running {
             self.child = None;
         }
         self.child.is_some()
-    }
-
-    fn endless(&self) -> ServiceManagerError {
-        let command = self.command.clone();
-        ServiceManagerError::Endless { command }
-    }
-
-    fn late(&self) -> ServiceManagerError {
-        let command = self.command.clone();
-        ServiceManagerError::Late { command }
-    }
-
-    fn ended(&self) -> ServiceManagerError {
-        let command = self.command.clone();
-        ServiceManagerError::Ended { command }
     }
 }
 

@@ -16,8 +16,10 @@ use super::machine::Machine;
 pub(crate) const VERSION: &str = "9.7.4";
 const TABLE_T: u64 = 100;
 const TABLE_R: u64 = 101;
-/// Magic, then the format description's header, whose flags are at byte 17.
-const FLAGS_AT: usize = 4 + 17;
+/// Bytes before the first event of a file, which is its format description.
+const MAGIC: usize = 4;
+/// In the format description's header.
+const FLAGS_AT: usize = MAGIC + 17;
 
 /// The files by name, which is also their order.
 #[derive(Clone, Debug, Default)]
@@ -204,14 +206,11 @@ fn transaction(events: &EventBuilder, gtid: Gtid, xid: u64, changes: &[Change]) 
 /// What a capture would propose of a transaction with one row.
 pub(crate) fn captured(gtid: Gtid, row: Change) -> (BinlogSource, quorate_types::Transaction) {
     let events = EventBuilder::new(1);
-    let mut format = FileBuilder::new(events, &GtidSet::new()).into_bytes();
-    let magic = 4;
-    let length = EventHeader::parse(&format[magic..]).map_or(0, |header| header.event_size);
-    format.drain(..magic);
-    format.truncate(length as usize);
+    let file = FileBuilder::new(events, &GtidSet::new()).into_bytes();
+    let format = self::events(&file[MAGIC..]).swap_remove(0);
     let source = BinlogSource {
         file: "binlog.000001".into(),
-        format: format.into(),
+        format: format.bytes().clone(),
     };
     let transaction = quorate_types::Transaction {
         gtid,
