@@ -143,51 +143,55 @@ pub const MUTATIONS: &[Mutation] = &[
         Break::Rule(Rule::ReplicasDoNotWait),
         2,
     ),
-    Mutation {
-        scenario: Some("errant-replica"),
-        ..mutation(
-            "errant-ignored",
-            "a server with transactions of its own stays as it is",
-            Break::Rule(Rule::ErrantIsCloned),
-            1,
-        )
-    },
-    Mutation {
-        scenario: Some("proposals-of-nobody"),
-        ..mutation(
-            "any-epoch-counts",
-            "what was captured in an epoch that is over counts",
-            Break::Rule(Rule::EpochOfTheCapture),
-            1,
-        )
-    },
-    Mutation {
-        scenario: Some("proposals-of-nobody"),
-        ..mutation(
-            "any-order-counts",
-            "a transaction counts whose predecessor is missing",
-            Break::Rule(Rule::OrderOfTheBinlog),
-            1,
-        )
-    },
-    Mutation {
-        scenario: Some("proposals-of-nobody"),
-        ..mutation(
-            "accepted-twice",
-            "a transaction counts again that was accepted",
-            Break::Rule(Rule::GtidOnce),
-            1,
-        )
-    },
-    Mutation {
-        scenario: Some("minority-of-two"),
-        ..mutation(
-            "uncommitted-is-fed",
-            "a replica gets what no majority has",
-            Break::Rule(Rule::ApplyWhatIsCommitted),
-            1,
-        )
-    },
+    mutation(
+        "errant-ignored",
+        "a server with transactions of its own stays as it is",
+        Break::Rule(Rule::ErrantIsCloned),
+        1,
+    )
+    .told_in("errant-replica"),
+    mutation(
+        "any-epoch-counts",
+        "what was captured in an epoch that is over counts",
+        Break::Rule(Rule::EpochOfTheCapture),
+        1,
+    )
+    .told_in("proposals-of-nobody"),
+    mutation(
+        "any-order-counts",
+        "a transaction counts whose predecessor is missing",
+        Break::Rule(Rule::OrderOfTheBinlog),
+        1,
+    )
+    .told_in("proposals-of-nobody"),
+    mutation(
+        "accepted-twice",
+        "a transaction counts again that was accepted",
+        Break::Rule(Rule::GtidOnce),
+        1,
+    )
+    .told_in("proposals-of-nobody"),
+    mutation(
+        "uncommitted-is-fed",
+        "a replica gets what no majority has",
+        Break::Rule(Rule::ApplyWhatIsCommitted),
+        1,
+    )
+    .told_in("minority-of-two"),
+    mutation(
+        "rejected-is-fed",
+        "a replica gets what was rejected",
+        Break::Rule(Rule::OnlyAcceptedIsIndexed),
+        1,
+    )
+    .told_in("proposals-of-nobody"),
+    mutation(
+        "gate-open-at-transfer",
+        "leadership is given away with the gate open",
+        Break::Rule(Rule::GateClosesBeforeTransfer),
+        1,
+    )
+    .told_in("switchover-from-one-that-hears-nothing"),
     mutation(
         "snapshot-without-the-set",
         "a snapshot does not bring the accepted transactions",
@@ -200,24 +204,20 @@ pub const MUTATIONS: &[Mutation] = &[
         Break::Rule(Rule::PurgeNeedsCopies),
         1,
     ),
-    Mutation {
-        scenario: Some("leader-dies-between-parts"),
-        ..mutation(
-            "parts-of-a-dead-epoch",
-            "the parts of a transaction outlive their epoch",
-            Break::Rule(Rule::PartsEndWithTheEpoch),
-            1,
-        )
-    },
-    Mutation {
-        scenario: Some("voter-starts-within-a-lease"),
-        ..mutation(
-            "no-sit-out",
-            "a node that just started votes at once",
-            Break::Rule(Rule::SitOutTheLease),
-            10,
-        )
-    },
+    mutation(
+        "parts-of-a-dead-epoch",
+        "the parts of a transaction outlive their epoch",
+        Break::Rule(Rule::PartsEndWithTheEpoch),
+        1,
+    )
+    .told_in("leader-dies-between-parts"),
+    mutation(
+        "no-sit-out",
+        "a node that just started votes at once",
+        Break::Rule(Rule::SitOutTheLease),
+        10,
+    )
+    .told_in("voter-starts-within-a-lease"),
 ];
 
 /// The mutation of this name.
@@ -227,6 +227,13 @@ pub fn find(name: &str) -> Option<&'static Mutation> {
 }
 
 impl Mutation {
+    const fn told_in(self, scenario: &'static str) -> Self {
+        Self {
+            scenario: Some(scenario),
+            ..self
+        }
+    }
+
     /// Leaves the rule out of a cluster that is set up so.
     pub fn apply(&self, setup: &mut Setup) {
         match self.breaks {

@@ -8,7 +8,7 @@ use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::{ChangeMembers, ReadPolicy};
 use quorate_net::Net;
 use quorate_storage::{LogDisk, LogRead, MetaKey, Write};
-use quorate_types::{Command, Incarnation, LeaderId, LogId, LogIndex, NodeId};
+use quorate_types::{Command, Incarnation, LeaderId, LogId, LogIndex, NodeId, Rule};
 use quorate_wire::v1::raft_server::RaftServer;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
@@ -53,6 +53,7 @@ struct Inner {
     metrics: Metrics,
     /// Whether it may stand for election, once it sat out.
     elect: Arc<watch::Sender<bool>>,
+    left_out: Option<Rule>,
 }
 
 impl Consensus {
@@ -137,6 +138,7 @@ impl Consensus {
             fatal,
             metrics: config.metrics,
             elect,
+            left_out: config.left_out,
         };
         let service = RaftServer::new(service)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -299,14 +301,11 @@ impl Consensus {
             let leader = view.leader.map(|leader| leader.node);
             return Err(ChangeError::NotLeader { leader });
         };
-        self.close_lease(leader);
+        if self.inner.left_out != Some(Rule::GateClosesBeforeTransfer) {
+            self.inner.lease.close(leader);
+        }
         let asked = self.inner.raft.trigger().transfer_leader(to.0).await;
         asked.map_err(|_| ChangeError::Stopped)
-    }
-
-    /// Ends the lease of `leader` for ever.
-    pub fn close_lease(&self, leader: LeaderId) {
-        self.inner.lease.close(leader);
     }
 
     /// Whether a leader sends heartbeats; one that does not is replaced.

@@ -8,7 +8,7 @@ use quorate_mysqld::Host;
 use quorate_net::Net;
 use quorate_proxy::GateHandle;
 use quorate_role::{Applied, Effect, Input, JobId, JobResult, Machine, Phase, Proposal, Tick};
-use quorate_types::{Command, Epoch, LeaderId, LogId, NodeId, Outcome};
+use quorate_types::{Command, Epoch, LeaderId, LogId, NodeId, Outcome, Rule};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -129,6 +129,10 @@ impl<N: Net, H: Host> Driver<N, H> {
                 tokio::spawn(async move { jobs.enable_events(epoch).await });
             }
             Effect::CloseGate => {
+                let leads = self.consensus.view().borrow().is_leader;
+                if leads && !self.jobs.obeys(Rule::GateClosesBeforeTransfer) {
+                    return;
+                }
                 self.roles.close_gate();
                 self.gate.closed().await;
                 tracing::info!("the gate is closed");
@@ -159,13 +163,12 @@ impl<N: Net, H: Host> Driver<N, H> {
                 }
             }
             Effect::Propose { leader, node } => self.propose(leader, node).await,
-            Effect::Transfer { leader, to } => {
+            Effect::Transfer { to, .. } => {
                 tracing::info!(%to, "giving leadership to another node");
                 self.recent.note(format!(
                     "node {} gives leadership to node {to}",
                     self.jobs.node
                 ));
-                self.consensus.close_lease(leader);
                 match self.consensus.transfer_leader(to).await {
                     // It is gone already, which is as good: the view follows.
                     Ok(()) | Err(ChangeError::NotLeader { .. }) => {}

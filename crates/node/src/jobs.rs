@@ -115,7 +115,7 @@ impl<N: Net, H: Host> JobContext<N, H> {
     }
 
     /// Whether a rule holds on this node: all do, but in a simulation.
-    fn obeys(&self, rule: Rule) -> bool {
+    pub(crate) fn obeys(&self, rule: Rule) -> bool {
         self.left_out != Some(rule)
     }
 

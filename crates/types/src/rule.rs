@@ -12,6 +12,8 @@ pub enum Rule {
     WritesEndBeforeTheEpoch,
     /// Nothing passes a gate whose lease is over.
     GateNeedsLease,
+    /// A gate closes, and its lease ends, before leadership is given away.
+    GateClosesBeforeTransfer,
     /// The epoch ends with capture.
     EpochEndsWithCapture,
     /// A server that was left running is kept only if it is a replica that takes no writes.
@@ -30,6 +32,8 @@ pub enum Rule {
     OrderOfTheBinlog,
     /// A GTID is accepted once.
     GtidOnce,
+    /// What was rejected gets into no index, so that nobody reads it.
+    OnlyAcceptedIsIndexed,
     /// A node applies, and serves to replicas, what is committed, not all that it was sent.
     ApplyWhatIsCommitted,
     /// A snapshot brings the set of accepted transactions.

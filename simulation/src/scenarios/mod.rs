@@ -234,6 +234,11 @@ pub const SCENARIOS: &[Scenario] = &[
         switchovers::while_cut,
     ),
     Scenario::new(
+        "switchover-from-one-that-hears-nothing",
+        "A18: leadership is given away by a node that does not hear who got it",
+        switchovers::from_one_that_hears_nothing,
+    ),
+    Scenario::new(
         "wiped-replica",
         "A23: a replica without data gets all of it from the log",
         clones::wiped_replica,

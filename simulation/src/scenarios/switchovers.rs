@@ -36,6 +36,29 @@ pub(super) fn to_one_that_dies(cluster: &mut Cluster) -> Result<(), Violation> {
     Ok(())
 }
 
+/// Cut off between the end of its epoch and the votes for another leader, so that only what it did
+/// before tells it that it is none.
+pub(super) fn from_one_that_hears_nothing(cluster: &mut Cluster) -> Result<(), Violation> {
+    for _ in 0..4 {
+        let old = primary(cluster)?;
+        let to = cluster.others(old)[0];
+        cluster.switch_over(to);
+        let ended = |cluster: &Cluster| {
+            let probe = cluster.probe(old);
+            probe.is_some_and(|probe| probe.applied_state().epoch.is_none())
+        };
+        cluster.run_until("its epoch ended", seconds(3), ended)?;
+        for other in cluster.others(old) {
+            cluster.cut_one_way(other, old);
+        }
+        replaced(cluster, old, seconds(3))?;
+        cluster.run_for(seconds(1))?;
+        cluster.join_all();
+        cluster.run_for(seconds(2))?;
+    }
+    Ok(())
+}
+
 pub(super) fn while_cut(cluster: &mut Cluster) -> Result<(), Violation> {
     for wait in [1, 20, 60, 120] {
         let old = primary(cluster)?;

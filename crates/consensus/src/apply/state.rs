@@ -1,6 +1,6 @@
 use quorate_types::{
     AcceptErrant, Command, Epoch, FRAGMENT_FIRST, Fragment, Gtid, GtidSet, LogId, LogIndex,
-    Members, NodeId, Outcome, Rejection, Rule, Settings, Standing, TransactionBatch,
+    Members, NodeId, Outcome, Rejection, Rule, Settings, Standing, Transaction, TransactionBatch,
 };
 
 use super::permit::Permits;
@@ -285,14 +285,18 @@ impl State {
                     break;
                 }
                 self.accept(transaction.gtid);
-                items.push(AcceptedItem {
-                    gtid: transaction.gtid,
-                    checksum: transaction.checksum,
-                    place: Place::Entry { position },
-                });
+                items.push(item(transaction, position));
             }
         }
-        verdict(id, items, rejected)
+        let (outcome, mut record) = verdict(id, items, rejected);
+        if rejected.is_some() && self.left_out == Some(Rule::OnlyAcceptedIsIndexed) {
+            let all = (0_u32..).zip(&batch.transactions);
+            record = Some(AcceptedRecord {
+                index: id.index,
+                transactions: all.map(|(at, transaction)| item(transaction, at)).collect(),
+            });
+        }
+        (outcome, record)
     }
 
     fn on_fragment(&mut self, id: LogId, fragment: &Fragment) -> (Outcome, Option<AcceptedRecord>) {
@@ -376,6 +380,14 @@ impl State {
         self.accepted.insert(gtid);
         // Capture counts from 1: the end of the numbers is never reached.
         self.next_number = self.next_number.saturating_add(1);
+    }
+}
+
+fn item(transaction: &Transaction, position: u32) -> AcceptedItem {
+    AcceptedItem {
+        gtid: transaction.gtid,
+        checksum: transaction.checksum,
+        place: Place::Entry { position },
     }
 }
 
