@@ -184,15 +184,14 @@ async fn a_replica_that_lags_holds_no_write_up_for_long(
         .expect("root");
     let lag = "FLUSH TABLES WITH READ LOCK";
     lags.run(lag).await.expect(lag);
-    let mut asked = ask(cluster, primary);
+    let asked = Asked::new(cluster, primary);
     // The first of the tables.
     let write = "REPLACE INTO app.documents (id, d) VALUES (9, '{}')";
     let mut longest = Duration::ZERO;
     while longest < Duration::from_millis(300) && began.elapsed() < SOON {
         longest = longest.max(run(cluster, write).await);
     }
-    asked.kill().expect("kill the tool");
-    asked.wait().expect("it ends");
+    asked.kill();
     lags.run("UNLOCK TABLES").await.expect("let it go on");
     println!("a write beside a replica that lags took {longest:?}");
     assert!(longest >= Duration::from_millis(300), "nothing was held up");
@@ -255,15 +254,11 @@ async fn the_background_finds_it_too(cluster: &Cluster, primary: NodeId, other: 
 /// The tool is killed while both servers read.
 async fn who_is_killed_leaves_nothing(cluster: &Cluster, primary: NodeId, node: NodeId) {
     let began = Instant::now();
-    let mut asked = ask(cluster, node);
+    let mut asked = Asked::new(cluster, node);
     let both = [cluster.node(primary), cluster.node(node)];
-    let mut reading = Vec::new();
-    for server in both {
-        reading.push((server, checksums(server).await));
-    }
-    asked.kill().expect("kill the tool");
-    asked.wait().expect("it ends");
-    for (server, ids) in &reading {
+    let reading = asked.reads(&both).await;
+    asked.kill();
+    for (server, ids) in both.into_iter().zip(&reading) {
         gone(server, ids).await;
     }
     println!("the tool killed: {:?}", began.elapsed());
@@ -274,8 +269,8 @@ async fn who_is_killed_leaves_nothing(cluster: &Cluster, primary: NodeId, node: 
 async fn nothing_waits_until_a_table_is_read(cluster: &Cluster, primary: NodeId, node: NodeId) {
     let began = Instant::now();
     let both = [cluster.node(primary), cluster.node(node)];
-    let mut asked = ask(cluster, primary);
-    let reading = [checksums(both[0]).await, checksums(both[1]).await];
+    let mut asked = Asked::new(cluster, primary);
+    let reading = asked.reads(&both).await;
     let took = run(cluster, "INSERT INTO app.slow (id) VALUES (0)").await;
     assert!(took < HELD_UP, "a write took {took:?}");
     for (server, reading) in both.into_iter().zip(&reading) {
@@ -298,7 +293,7 @@ async fn nothing_waits_until_a_table_is_read(cluster: &Cluster, primary: NodeId,
     let altered = tokio::time::timeout(AT_ONCE, change(both[1], alter)).await;
     altered.expect("a change on a replica waits");
     println!("a change on a replica took {:?}", changing.elapsed());
-    checksums(both[0]).await;
+    asked.reads(&both[..1]).await;
     let changing = Instant::now();
     let took = run(cluster, "ALTER TABLE app.slow ADD COLUMN more INT").await;
     assert!(took < AT_ONCE, "a change on the primary took {took:?}");
@@ -313,8 +308,7 @@ async fn nothing_waits_until_a_table_is_read(cluster: &Cluster, primary: NodeId,
         "a change on the primary took {took:?}, in the applier {:?}",
         changing.elapsed()
     );
-    asked.kill().expect("kill the tool");
-    asked.wait().expect("it ends");
+    asked.kill();
     println!("writes and changes: {:?}", began.elapsed());
 }
 
@@ -323,7 +317,7 @@ async fn nothing_waits_until_a_table_is_read(cluster: &Cluster, primary: NodeId,
 async fn a_switchover_does_not_wait(cluster: &Cluster, primary: NodeId, to: NodeId) -> NodeId {
     let began = Instant::now();
     let server = cluster.node(primary).mysqld_pid();
-    let mut asked = ask(cluster, primary);
+    let asked = Asked::new(cluster, primary);
     let switched = cluster
         .ask(primary, &["switchover", "--to", &to.to_string()])
         .await;
@@ -333,8 +327,7 @@ async fn a_switchover_does_not_wait(cluster: &Cluster, primary: NodeId, to: Node
         server,
         "its server was killed"
     );
-    asked.kill().expect("kill the tool");
-    asked.wait().expect("it ends");
+    asked.kill();
     println!("switchover: {:?}", began.elapsed());
     to
 }
@@ -346,8 +339,8 @@ async fn a_node_that_is_killed_ends_it_when_it_returns(
     node: NodeId,
 ) {
     let began = Instant::now();
-    let mut asked = ask(cluster, primary);
-    let reading = checksums(cluster.node(node)).await;
+    let mut asked = Asked::new(cluster, primary);
+    let reading = asked.reads(&[cluster.node(node)]).await.swap_remove(0);
     let server = cluster.node(node).mysqld_pid();
     cluster.node_mut(node).kill();
     let config = cluster.node(node).config();
@@ -356,8 +349,7 @@ async fn a_node_that_is_killed_ends_it_when_it_returns(
     cluster.node_mut(node).start(false);
     gone(cluster.node(node), &reading).await;
     assert_eq!(cluster.node(node).mysqld_pid(), server, "not adopted");
-    asked.kill().expect("kill the tool");
-    asked.wait().expect("it ends");
+    asked.kill();
     println!("a node killed: {:?}", began.elapsed());
 }
 
@@ -381,10 +373,44 @@ fn tool(cluster: &Cluster, node: NodeId) -> Command {
     command
 }
 
-fn ask(cluster: &Cluster, node: NodeId) -> Child {
-    let mut command = tool(cluster, node);
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    command.spawn().expect("run quorate")
+/// A comparison that was asked for, by a tool of which nobody expects that it ends by itself.
+struct Asked {
+    command: Command,
+    tool: Child,
+}
+
+impl Asked {
+    fn new(cluster: &Cluster, node: NodeId) -> Self {
+        let mut command = tool(cluster, node);
+        let tool = command.spawn().expect("run quorate");
+        Self { command, tool }
+    }
+
+    /// The sessions that read the slow table on each of these servers now, of which there is one soon. It
+    /// is asked for again if it was refused: the one before it may still be under way, and a replica
+    /// that was changed by hand just now is left out.
+    async fn reads(&mut self, servers: &[&NodeProcess]) -> Vec<Vec<String>> {
+        let mut found = Vec::new();
+        let reads = wait_for(SOON, async || {
+            if let Some(status) = self.tool.try_wait().expect("ask for its end") {
+                println!("asked again, since the tool ended ({status})");
+                self.tool = self.command.spawn().expect("run quorate");
+            }
+            found.clear();
+            for server in servers {
+                let mut sql = Sql::socket(&server.socket()).await.expect("root");
+                found.push(sessions(&mut sql).await);
+            }
+            found.iter().all(|sessions| !sessions.is_empty())
+        });
+        assert!(reads.await, "who reads the slow table: {found:?}");
+        found
+    }
+
+    fn kill(mut self) {
+        self.tool.kill().expect("kill the tool");
+        self.tool.wait().expect("it ends");
+    }
 }
 
 /// Whether it succeeded, and what it said, asked again until `text` is in it: a replica that was
@@ -400,22 +426,6 @@ async fn verify(cluster: &Cluster, node: NodeId, text: &str) -> (bool, String) {
     })
     .await;
     said
-}
-
-/// The sessions that read the slow table now, of which there is one soon.
-async fn checksums(node: &NodeProcess) -> Vec<String> {
-    let mut sql = Sql::socket(&node.socket()).await.expect("root");
-    let mut found = Vec::new();
-    let reads = wait_for(Duration::from_secs(30), async || {
-        found = sessions(&mut sql).await;
-        !found.is_empty()
-    });
-    assert!(
-        reads.await,
-        "nothing reads the slow table on node {}",
-        node.id
-    );
-    found
 }
 
 async fn sessions(sql: &mut Sql) -> Vec<String> {

@@ -1,5 +1,6 @@
 //! What the ports ask: who is primary, and may this chunk pass.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -77,17 +78,45 @@ impl Roles {
     /// Closes what a lease that ended leaves open, and opens it again if the lease comes back.
     pub(crate) async fn watch_lease<N: Net>(self, net: N) {
         let mut open = self.open.subscribe();
+        let mut ended: Option<(Epoch, Duration)> = None;
         loop {
-            let idle = open.borrow_and_update().is_none();
-            if idle {
+            let Some(epoch) = *open.borrow_and_update() else {
+                ended = None;
                 if open.changed().await.is_err() {
                     return;
                 }
                 continue;
+            };
+            let now = net.boot_time();
+            self.look(now);
+            let serves = *self.serving.borrow() == Some(epoch);
+            match ended.filter(|(of, _)| *of == epoch) {
+                None if !serves => {
+                    ended = Some((epoch, now));
+                    self.say_that_it_ended(now);
+                }
+                Some((_, at)) if serves => {
+                    ended = None;
+                    let after = now.saturating_sub(at);
+                    tracing::info!(?after, "the lease is back: this node serves again");
+                }
+                _ => {}
             }
-            self.look(net.boot_time());
             tokio::time::sleep(LEASE_LOOK).await;
         }
+    }
+
+    /// With what tells a link that is down from a node, or this one, that has no time.
+    fn say_that_it_ended(&self, now: Duration) {
+        let answered = self.lease.answered();
+        let silent_for: BTreeMap<_, _> = answered
+            .into_iter()
+            .map(|(node, at)| (node.0, now.saturating_sub(at)))
+            .collect();
+        tracing::warn!(
+            ?silent_for,
+            "the lease ended: this node's read-write sessions end, until a majority answers again"
+        );
     }
 
     fn lets_pass(&self, epoch: Epoch, now: Duration) -> bool {

@@ -233,7 +233,8 @@ impl<N: Net, R: RoleWatch, D: GateDialer> Proxy<N, R, D> {
             (Some(End::ClientClosed | End::Barred), _) => return,
             (_, ServedBy::Epoch(_)) => {
                 "Quorate: this connection's primary changed, lost its lease or ended it. A commit \
-                 that was not answered may or may not have happened: check it. Connect again."
+                 that was not answered may or may not have happened, or may happen yet: check it. \
+                 Connect again."
             }
             (_, ServedBy::Replica(_)) => {
                 "Quorate: the replica that served this connection became unfit or ended it. \
