@@ -37,6 +37,32 @@ pub(super) fn primary_stands_still(cluster: &mut Cluster) -> Result<(), Violatio
     Ok(())
 }
 
+pub(super) fn log_near_its_budget(cluster: &mut Cluster) -> Result<(), Violation> {
+    let node = primary(cluster)?;
+    let replicas = cluster.others(node);
+    // What they do not execute is in one server only.
+    for replica in &replicas {
+        cluster.pause_server(*replica, true);
+    }
+    let mut last = (0, cluster.elapsed());
+    cluster.run_until("writes stop", seconds(60), |cluster| {
+        let committed = cluster.counts().committed;
+        if committed != last.0 {
+            last = (committed, cluster.elapsed());
+        }
+        cluster.elapsed() - last.1 >= seconds(2)
+    })?;
+    if primary(cluster)? != node {
+        return Err(Violation("another node is primary by now".to_owned()));
+    }
+    for replica in &replicas {
+        cluster.pause_server(*replica, false);
+    }
+    cluster.run_until("writes go on", seconds(30), |cluster| {
+        cluster.counts().committed > last.0 + 20
+    })
+}
+
 pub(super) fn log_disk_hangs(cluster: &mut Cluster) -> Result<(), Violation> {
     let node = primary(cluster)?;
     let replica = cluster.others(node)[0];

@@ -38,6 +38,8 @@ pub struct Scenario {
     nodes: u64,
     patience: u64,
     log_bytes: u64,
+    budget_bytes: u64,
+    drift_max: u32,
 }
 
 impl Scenario {
@@ -49,6 +51,8 @@ impl Scenario {
             nodes: 3,
             patience: 1,
             log_bytes: 0,
+            budget_bytes: 0,
+            drift_max: 0,
         }
     }
 
@@ -66,6 +70,19 @@ impl Scenario {
         Self { log_bytes, ..self }
     }
 
+    /// With a log in which writes stop so soon: see [`Setup::budget_bytes`].
+    const fn within(self, budget_bytes: u64) -> Self {
+        Self {
+            budget_bytes,
+            ..self
+        }
+    }
+
+    /// With clocks that differ so much: see [`Setup::drift_max`].
+    const fn drifting(self, drift_max: u32) -> Self {
+        Self { drift_max, ..self }
+    }
+
     /// Tells it. To be called once per process.
     #[must_use]
     pub fn run(&self, setup: &Setup) -> Told {
@@ -73,6 +90,8 @@ impl Scenario {
             nodes: self.nodes,
             patience: self.patience,
             log_bytes: self.log_bytes,
+            budget_bytes: self.budget_bytes,
+            drift_max: self.drift_max.max(setup.drift_max),
             ..setup.clone()
         };
         tell(&setup, self.story)
@@ -132,6 +151,12 @@ pub const SCENARIOS: &[Scenario] = &[
         partitions::minority_of_two,
     )
     .of(5),
+    Scenario::new(
+        "clocks-that-differ",
+        "A16, R21: a lease is over before the promises that it stands on, whoever's clock is fast",
+        partitions::clocks_that_differ,
+    )
+    .drifting(100_000),
     Scenario::new(
         "held-messages",
         "A11, A12: messages of an old leader that arrive late change nothing",
@@ -326,6 +351,13 @@ pub const SCENARIOS: &[Scenario] = &[
         "A17: a primary that stood still for longer than its lease serves nothing that is old",
         disks::primary_stands_still,
     ),
+    Scenario::new(
+        "log-near-its-budget",
+        "R7: writes stop before a log is full that nobody can let go, and go on when it went",
+        disks::log_near_its_budget,
+    )
+    .keeping(24 << 10)
+    .within(192 << 10),
     Scenario::new(
         "log-disk-hangs",
         "a log that cannot be synced stops no majority, and its node goes on when it can",

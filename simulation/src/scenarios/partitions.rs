@@ -46,6 +46,18 @@ pub(super) fn partial_partition(cluster: &mut Cluster) -> Result<(), Violation> 
     }
 }
 
+pub(super) fn clocks_that_differ(cluster: &mut Cluster) -> Result<(), Violation> {
+    for _ in 0..6 {
+        let old = primary(cluster)?;
+        cluster.isolate(old);
+        replaced(cluster, old, FAILOVER_MAX)?;
+        cluster.run_for(ms(300))?;
+        cluster.join_all();
+        cluster.run_for(seconds(2))?;
+    }
+    Ok(())
+}
+
 pub(super) fn held_messages(cluster: &mut Cluster) -> Result<(), Violation> {
     let old = primary(cluster)?;
     for other in cluster.others(old) {
