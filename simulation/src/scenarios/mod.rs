@@ -152,6 +152,12 @@ pub const SCENARIOS: &[Scenario] = &[
     )
     .of(5),
     Scenario::new(
+        "half-of-four",
+        "PhxSQL counted one half as a majority: neither half of four nodes commits anything",
+        partitions::half_of_four,
+    )
+    .of(4),
+    Scenario::new(
         "clocks-that-differ",
         "A16, R21: a lease is over before the promises that it stands on, whoever's clock is fast",
         partitions::clocks_that_differ,
@@ -210,7 +216,7 @@ pub const SCENARIOS: &[Scenario] = &[
     .patient(6),
     Scenario::new(
         "orderly-stop-of-all",
-        "A2: a planned stop of all nodes answers nothing that is not accepted",
+        "A2, P3: a planned stop of all nodes answers nothing that is not accepted",
         crashes::orderly_stop_of_all,
     ),
     Scenario::new(
@@ -222,6 +228,11 @@ pub const SCENARIOS: &[Scenario] = &[
         "only-the-server-dies",
         "leadership leaves a dead server at once",
         servers::only_the_server_dies,
+    ),
+    Scenario::new(
+        "capture-is-cut-off",
+        "P8: ACKs that were lost with their connection leave no commit waiting for ever",
+        servers::capture_is_cut_off,
     ),
     Scenario::new(
         "replica-is-killed",
@@ -270,7 +281,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ),
     Scenario::new(
         "errant-replica",
-        "A20, A22: a replica with a transaction of its own is cloned",
+        "A20, A22, PhxSQL 109: a replica with a transaction of its own is cloned",
         clones::errant_replica,
     ),
     Scenario::new(

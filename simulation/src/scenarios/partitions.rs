@@ -46,6 +46,26 @@ pub(super) fn partial_partition(cluster: &mut Cluster) -> Result<(), Violation> 
     }
 }
 
+pub(super) fn half_of_four(cluster: &mut Cluster) -> Result<(), Violation> {
+    let old = primary(cluster)?;
+    let others = cluster.others(old);
+    for away in &others[1..] {
+        cluster.cut(old, *away);
+        cluster.cut(others[0], *away);
+    }
+    // What was on its way arrives, and the lease ends.
+    cluster.run_for(seconds(1))?;
+    let committed = cluster.counts().committed;
+    cluster.run_for(seconds(5))?;
+    let more = cluster.counts().committed - committed;
+    if more > 0 {
+        return Err(Violation(format!("half of the nodes made {more} commits")));
+    }
+    cluster.join_all();
+    cluster.run_for(seconds(3))?;
+    primary(cluster).map(drop)
+}
+
 pub(super) fn clocks_that_differ(cluster: &mut Cluster) -> Result<(), Violation> {
     for _ in 0..6 {
         let old = primary(cluster)?;

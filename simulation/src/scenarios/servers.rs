@@ -25,6 +25,17 @@ pub(super) fn only_the_server_dies(cluster: &mut Cluster) -> Result<(), Violatio
     cluster.run_for(seconds(2))
 }
 
+pub(super) fn capture_is_cut_off(cluster: &mut Cluster) -> Result<(), Violation> {
+    for wait in [400, 700, 1000, 1300] {
+        let node = primary(cluster)?;
+        cluster.kill_sessions(node);
+        cluster.run_for(ms(wait))?;
+        let serving = primary(cluster)?;
+        cluster.write(serving, seconds(3))?;
+    }
+    Ok(())
+}
+
 pub(super) fn replica_is_killed(cluster: &mut Cluster) -> Result<(), Violation> {
     let node = primary(cluster)?;
     let replica = cluster.others(node)[0];
