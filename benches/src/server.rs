@@ -30,8 +30,11 @@ impl Server {
         settings.buffer_pool_bytes = 64 << 20;
         let (program, args) = installation.mysqld.split_first().context("a program")?;
         let log = std::fs::File::create(folder.path().join("error.log"))?;
-        let mut command = Command::new(program);
+        // As a node starts its own: Linux shares processors out between sessions first, so servers of one
+        // session would be given them otherwise than servers that have one each.
+        let mut command = Command::new("setsid");
         command
+            .arg(program)
             .args(args)
             .arg("--no-defaults")
             .args(&installation.options)
