@@ -27,6 +27,7 @@ impl<N: Net, H: Host> JobContext<N, H> {
         let safe = clean && self.is_safe_replica(server).await;
         if let (true, Some(process)) = (safe, server.process()) {
             server.running.send_replace(None);
+            self.end_sessions(server).await;
             server.forget_sessions();
             server.host.signal(&process, Signal::Terminate)?;
             if timeout(SHUTDOWN_MAX, server.host.exited(&process))
@@ -40,6 +41,16 @@ impl<N: Net, H: Host> JobContext<N, H> {
             return Ok(());
         }
         Ok(server.kill().await?)
+    }
+
+    /// A server that is to end waits ten seconds for its sessions, for idle ones too.
+    async fn end_sessions(&self, server: &mut ServerState<H>) {
+        let end = async {
+            let session = server.session(&self.net).await.ok()?;
+            session.end_foreign_sessions(&[]).await.ok()
+        };
+        // It ends without this too, only later.
+        let _ = timeout(ASK_MAX, end).await;
     }
 
     async fn is_safe_replica(&self, server: &mut ServerState<H>) -> bool {
