@@ -1,9 +1,10 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Parser, ValueEnum};
 use quorate_tests::SysbenchReport;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::machine;
 use crate::system::System;
@@ -87,13 +88,24 @@ pub fn versus() -> ExitCode {
         .build();
     let result = runtime
         .context("start the runtime")
-        .and_then(|runtime| runtime.block_on(compare(&args)));
+        .and_then(|runtime| runtime.block_on(compare_until_told_to_end(&args)));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("versus: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The servers have sessions of their own, so that no signal of a terminal reaches them: they end with
+/// what holds them.
+async fn compare_until_told_to_end(args: &Args) -> anyhow::Result<()> {
+    let mut terminated = signal(SignalKind::terminate()).context("wait for SIGTERM")?;
+    tokio::select! {
+        done = compare(args) => done,
+        _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+        _ = terminated.recv() => bail!("told to end"),
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::node_process::{NodeProcess, Ports, Signal};
 use crate::ports::free_ports;
 use crate::relay::{Links, Relay};
-use crate::sql::Sql;
+use crate::sql::{Sql, SqlError};
 
 /// What a story may ask of its cluster.
 #[derive(Clone, Debug)]
@@ -174,24 +174,33 @@ impl Cluster {
         self.wait_until_whole(self.options.patience).await;
     }
 
-    /// Makes the database and user `app`, of a cluster that was laid out first.
+    /// Makes the database and user `app`, of a cluster that was laid out first. On a loaded machine the
+    /// primary may change meanwhile: then again.
     ///
     /// # Panics
     /// If the cluster does not serve.
     pub async fn make_app(&self) {
-        let primary = self.primary().await.expect("a primary");
-        let mut sql = Sql::socket(&self.nodes[&primary].socket())
-            .await
-            .expect("root on the socket");
+        let mut last = None;
+        let made = wait_for(Duration::from_secs(30), async || {
+            last = self.try_to_make_app().await.err();
+            last.is_none()
+        });
+        assert!(made.await, "the cluster takes no writes: {last:?}");
+    }
+
+    async fn try_to_make_app(&self) -> Result<(), SqlError> {
+        let primary = self.primary().await;
+        let primary = primary.ok_or_else(|| SqlError::Unknown("no primary".to_owned()))?;
+        let mut sql = Sql::socket(&self.nodes[&primary].socket()).await?;
         for statement in [
-            "CREATE DATABASE app",
-            "CREATE USER app@'%' IDENTIFIED BY 'app'",
+            "CREATE DATABASE IF NOT EXISTS app",
+            "CREATE USER IF NOT EXISTS app@'%' IDENTIFIED BY 'app'",
             "GRANT ALL ON app.* TO app@'%'",
         ] {
-            sql.run_within(statement, Duration::from_secs(20))
-                .await
-                .expect(statement);
+            let bound = Duration::from_secs(20);
+            sql.run_within(statement, bound).await?;
         }
+        Ok(())
     }
 
     /// Logs `app` in to every server once. Its password is in their memory then, as sysbench's

@@ -107,9 +107,13 @@ async fn switch(cluster: &mut Cluster, source: &Alone, mut replica: Alone) -> Gt
     }
     replica.end(false).await;
     killed_while_it_founds(cluster).await;
-    cluster.node_mut(first).start(true);
+    it_dies_before_the_folder_is_its_own(cluster).await;
+    cluster.node_mut(first).start(false);
     serves(cluster, first).await;
-    println!("writes paused for {:?}, a kill among it", begun.elapsed());
+    println!(
+        "writes paused for {:?}, two deaths among it",
+        begun.elapsed()
+    );
     before
 }
 
@@ -205,6 +209,24 @@ async fn killed_while_it_founds(cluster: &mut Cluster) {
     node.kill();
     println!("the server {:?} is left running", node.mysqld_pid());
     assert!(!data.join("quorate.marker").exists(), "it came too late");
+}
+
+/// The log has begun with the data when the marker cannot be written. The next start with
+/// `--bootstrap` refuses, for the node is in a cluster; one without goes on where this one ended.
+async fn it_dies_before_the_folder_is_its_own(cluster: &mut Cluster) {
+    let node = cluster.node_mut(NodeId(1));
+    let marker = node.dir.join("mysql/quorate.marker");
+    let obstacle = node.dir.join("mysql/quorate.marker-new");
+    std::fs::create_dir(&obstacle).expect("make a folder where the marker's file is to be");
+    for why in ["write the marker", "is in cluster"] {
+        node.start(true);
+        assert_eq!(node.exited(SOON).await, Some(false), "{why}");
+        let log = std::fs::read_to_string(node.log()).expect("its log");
+        let last = log.lines().last().unwrap_or_default();
+        assert!(last.contains(why), "{log}");
+        assert!(!marker.exists(), "{log}");
+    }
+    std::fs::remove_dir(&obstacle).expect("take it away");
 }
 
 /// The log's own transactions are exactly those of after.

@@ -1,8 +1,8 @@
 //! What the ports ask: who is primary, and may this chunk pass.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use quorate_consensus::{Consensus, Lease};
@@ -25,6 +25,8 @@ pub(crate) struct Roles {
     open: watch::Sender<Option<Epoch>>,
     /// The same while the lease holds.
     serving: watch::Sender<Option<Epoch>>,
+    /// The epoch whose lease ended while the gate was open, and when that was seen.
+    ended: Arc<Mutex<Option<(Epoch, Duration)>>>,
     reads: Arc<AtomicBool>,
     left_out: Option<Rule>,
 }
@@ -37,6 +39,7 @@ impl Roles {
             view: watch::Sender::default(),
             open: watch::Sender::default(),
             serving: watch::Sender::default(),
+            ended: Arc::default(),
             reads: Arc::default(),
             left_out,
         }
@@ -78,31 +81,13 @@ impl Roles {
     /// Closes what a lease that ended leaves open, and opens it again if the lease comes back.
     pub(crate) async fn watch_lease<N: Net>(self, net: N) {
         let mut open = self.open.subscribe();
-        let mut ended: Option<(Epoch, Duration)> = None;
         loop {
-            let Some(epoch) = *open.borrow_and_update() else {
-                ended = None;
-                if open.changed().await.is_err() {
-                    return;
-                }
-                continue;
-            };
-            let now = net.boot_time();
-            self.look(now);
-            let serves = *self.serving.borrow() == Some(epoch);
-            match ended.filter(|(of, _)| *of == epoch) {
-                None if !serves => {
-                    ended = Some((epoch, now));
-                    self.say_that_it_ended(now);
-                }
-                Some((_, at)) if serves => {
-                    ended = None;
-                    let after = now.saturating_sub(at);
-                    tracing::info!(?after, "the lease is back: this node serves again");
-                }
-                _ => {}
+            if open.borrow_and_update().is_some() {
+                self.look(net.boot_time());
+                tokio::time::sleep(LEASE_LOOK).await;
+            } else if open.changed().await.is_err() {
+                return;
             }
-            tokio::time::sleep(LEASE_LOOK).await;
         }
     }
 
@@ -124,12 +109,27 @@ impl Roles {
     }
 
     fn look(&self, now: Duration) {
+        let (mut open, mut before, mut next) = (None, None, None);
         // Looked at together: an order to close must not be overtaken by a look begun before it.
-        self.serving.send_if_modified(|serving| {
-            let open = *self.open.borrow();
-            let next = open.filter(|epoch| self.lets_pass(*epoch, now));
-            std::mem::replace(serving, next) != next
+        let changed = self.serving.send_if_modified(|serving| {
+            open = *self.open.borrow();
+            next = open.filter(|epoch| self.lets_pass(*epoch, now));
+            before = std::mem::replace(serving, next);
+            before != next
         });
+        if !changed {
+            return;
+        }
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        if next.is_none() && before == open {
+            *ended = before.map(|epoch| (epoch, now));
+            self.say_that_it_ended(now);
+        } else if let Some((of, at)) = ended.take()
+            && next == Some(of)
+        {
+            let after = now.saturating_sub(at);
+            tracing::info!(?after, "the lease is back: this node serves again");
+        }
     }
 }
 
@@ -143,7 +143,12 @@ impl RoleWatch for Roles {
     }
 
     fn may_serve(&self, epoch: Epoch, now: Duration) -> bool {
-        *self.open.borrow() == Some(epoch) && self.lets_pass(epoch, now)
+        let may = *self.open.borrow() == Some(epoch) && self.lets_pass(epoch, now);
+        if !may {
+            // Whoever sees the end first ends all sessions, and it is said.
+            self.look(now);
+        }
+        may
     }
 
     fn may_serve_reads(&self) -> bool {
