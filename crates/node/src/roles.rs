@@ -100,7 +100,7 @@ impl Roles {
             .collect();
         tracing::warn!(
             ?silent_for,
-            "the lease ended: this node's read-write sessions end, until a majority answers again"
+            "the lease ended: this node's read-write sessions wait, and end if no majority answers soon"
         );
     }
 
@@ -138,6 +138,10 @@ impl RoleWatch for Roles {
         self.view.subscribe()
     }
 
+    fn opened(&self) -> watch::Receiver<Option<Epoch>> {
+        self.open.subscribe()
+    }
+
     fn serving(&self) -> watch::Receiver<Option<Epoch>> {
         self.serving.subscribe()
     }
@@ -145,7 +149,7 @@ impl RoleWatch for Roles {
     fn may_serve(&self, epoch: Epoch, now: Duration) -> bool {
         let may = *self.open.borrow() == Some(epoch) && self.lets_pass(epoch, now);
         if !may {
-            // Whoever sees the end first ends all sessions, and it is said.
+            // Whoever sees the end first says so: the watcher may miss a moment.
             self.look(now);
         }
         may

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use quorate_net::{BoxIo, Endpoint, Listener, Net, Tls};
@@ -74,8 +75,8 @@ struct Count<'a>(&'a AtomicU64);
 
 impl Watch for Count<'_> {
     /// The donor's gate asks.
-    fn may_pass(&mut self) -> bool {
-        true
+    fn poll_pass(&mut self, _: &mut Context<'_>) -> Poll<bool> {
+        Poll::Ready(true)
     }
 
     fn passed_to_server(&mut self, _: &[u8]) {}

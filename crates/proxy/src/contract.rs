@@ -8,6 +8,9 @@ use tokio::sync::watch;
 pub trait RoleWatch: Clone + Send + Sync + 'static {
     fn view(&self) -> watch::Receiver<Arc<ClusterView>>;
 
+    /// The epoch for which this node's gate was opened, until it is closed by order.
+    fn opened(&self) -> watch::Receiver<Option<Epoch>>;
+
     /// The epoch in which this node's gate is open for reading and writing, none while closed.
     /// It goes to none at once when the lease ends or the gate is closed by order.
     fn serving(&self) -> watch::Receiver<Option<Epoch>>;

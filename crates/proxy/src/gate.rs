@@ -1,5 +1,7 @@
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
@@ -7,7 +9,7 @@ use quorate_net::{BoxIo, Endpoint, Listener, Net, Tls};
 use quorate_types::{Epoch, NodeId};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use crate::RoleWatch;
 use crate::accept::serve_each;
@@ -27,6 +29,11 @@ const IN_PROCESS_BYTES: usize = 16 * 1024;
 const CONNECTING_MAX: usize = 64;
 /// How often a gate that waits, or that serves reads, asks again what no channel announces.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// How long sessions wait for a lease that ended to come back, and no byte of theirs passes. A machine
+/// that is busy otherwise loses one for moments; who really lost it is replaced no sooner than this.
+const LEASE_BACK_MAX: Duration = Duration::from_millis(200);
+/// How often held bytes ask whether it is back.
+const LEASE_BACK_LOOK: Duration = Duration::from_millis(5);
 
 /// Whether a node is a member of the cluster, learners included.
 pub type IsMember = Arc<dyn Fn(NodeId) -> bool + Send + Sync>;
@@ -366,6 +373,7 @@ impl<N: Net, R: RoleWatch> Gate<N, R> {
             may_clone: &parts.may_clone,
             grant,
             metrics: &self.metrics,
+            held: None,
         };
         let session = async {
             let connected = timeout(CONNECT_MAX, parts.net.connect(&parts.server)).await;
@@ -419,8 +427,11 @@ impl<N: Net, R: RoleWatch> Gate<N, R> {
         // A sender that is gone will never grant anything again.
         match grant {
             Grant::Epoch(epoch) => {
-                let mut serving = self.parts.role.serving();
-                let _ = serving.wait_for(|served| *served != Some(epoch)).await;
+                let mut opened = self.parts.role.opened();
+                tokio::select! {
+                    _ = opened.wait_for(|opened| *opened != Some(epoch)) => {}
+                    () = self.lease_stays_away(epoch) => {}
+                }
             }
             Grant::Reads => {
                 let mut fit = self.sessions.fit_for_reads.subscribe();
@@ -433,6 +444,18 @@ impl<N: Net, R: RoleWatch> Gate<N, R> {
             }
         }
     }
+
+    /// Resolves when the epoch's lease ended and did not come back soon.
+    async fn lease_stays_away(&self, epoch: Epoch) {
+        let mut serving = self.parts.role.serving();
+        loop {
+            let _ = serving.wait_for(|served| *served != Some(epoch)).await;
+            let back = serving.wait_for(|served| *served == Some(epoch));
+            if !matches!(timeout(LEASE_BACK_MAX, back).await, Ok(Ok(_))) {
+                return;
+            }
+        }
+    }
 }
 
 /// Asks for every chunk of a client, and counts.
@@ -442,15 +465,30 @@ struct Checked<'a, N, R> {
     may_clone: &'a MayClone,
     grant: Grant,
     metrics: &'a PortMetrics,
+    /// Since the lease was found gone: until when the client's bytes are held, and the next look.
+    held: Option<(Instant, Pin<Box<Sleep>>)>,
 }
 
 impl<N: Net, R: RoleWatch> Watch for Checked<'_, N, R> {
-    fn may_pass(&mut self) -> bool {
-        match self.grant {
-            Grant::Epoch(epoch) => self.role.may_serve(epoch, self.net.boot_time()),
-            Grant::Reads => self.role.may_serve_reads(),
-            Grant::Clone(from) => (self.may_clone)(from),
+    fn poll_pass(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let epoch = match self.grant {
+            Grant::Epoch(epoch) => epoch,
+            Grant::Reads => return Poll::Ready(self.role.may_serve_reads()),
+            Grant::Clone(from) => return Poll::Ready((self.may_clone)(from)),
+        };
+        while !self.role.may_serve(epoch, self.net.boot_time()) {
+            let (until, look) = self.held.get_or_insert_with(|| {
+                let now = Instant::now();
+                (now + LEASE_BACK_MAX, Box::pin(sleep(LEASE_BACK_LOOK)))
+            });
+            if Instant::now() >= *until {
+                return Poll::Ready(false);
+            }
+            ready!(look.as_mut().poll(cx));
+            look.as_mut().reset(Instant::now() + LEASE_BACK_LOOK);
         }
+        self.held = None;
+        Poll::Ready(true)
     }
 
     fn passed_to_server(&mut self, bytes: &[u8]) {

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use quorate_net::{BoxIo, Listener, Net, Tls};
@@ -296,8 +297,8 @@ struct Followed<'a> {
 }
 
 impl Watch for Followed<'_> {
-    fn may_pass(&mut self) -> bool {
-        true
+    fn poll_pass(&mut self, _: &mut Context<'_>) -> Poll<bool> {
+        Poll::Ready(true)
     }
 
     fn passed_to_server(&mut self, bytes: &[u8]) {

@@ -15,8 +15,8 @@ const BUFFER_BYTES: usize = 16 * 1024;
 /// Who sees the bytes of a session, and decides over those of the client.
 pub(crate) trait Watch {
     /// Asked after bytes of the client were received, right before each write of them. False ends
-    /// the session, and they go nowhere.
-    fn may_pass(&mut self) -> bool;
+    /// the session, and they go nowhere; while it is pending they wait.
+    fn poll_pass(&mut self, cx: &mut Context<'_>) -> Poll<bool>;
     fn passed_to_server(&mut self, bytes: &[u8]);
     fn passed_to_client(&mut self, bytes: &[u8]);
 }
@@ -26,7 +26,7 @@ pub(crate) trait Watch {
 pub(crate) enum End {
     ClientClosed,
     ServerClosed,
-    /// [`Watch::may_pass`] said no.
+    /// [`Watch::poll_pass`] said no.
     Barred,
 }
 
@@ -83,7 +83,7 @@ fn poll_way(
     };
     loop {
         while buffer.start < buffer.end {
-            if way == Way::ToServer && !watch.may_pass() {
+            if way == Way::ToServer && !ready!(watch.poll_pass(cx)) {
                 return Poll::Ready(End::Barred);
             }
             let rest = &buffer.bytes[buffer.start..buffer.end];

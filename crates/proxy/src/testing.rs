@@ -108,6 +108,10 @@ impl RoleWatch for FakeRole {
         self.view.subscribe()
     }
 
+    fn opened(&self) -> watch::Receiver<Option<Epoch>> {
+        self.serving.subscribe()
+    }
+
     fn serving(&self) -> watch::Receiver<Option<Epoch>> {
         self.serving.subscribe()
     }

@@ -33,6 +33,10 @@ impl RoleWatch for AlwaysPrimary {
         self.view.subscribe()
     }
 
+    fn opened(&self) -> watch::Receiver<Option<Epoch>> {
+        self.serving.subscribe()
+    }
+
     fn serving(&self) -> watch::Receiver<Option<Epoch>> {
         self.serving.subscribe()
     }

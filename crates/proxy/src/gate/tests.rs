@@ -63,6 +63,37 @@ async fn a_chunk_that_arrives_after_the_lease_ended_never_reaches_the_server() {
     assert_eq!(*node.received.lock().unwrap(), b"before, in time");
 }
 
+/// Another chunk waits with nobody's bytes in between, and an idle session notices nothing.
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_comes_back_soon_ends_no_session_and_lets_nothing_pass_meanwhile() {
+    let cluster = one_node().await;
+    cluster.make_primary(1, 5);
+    let node = cluster.node(1);
+    let (serving, lease_until) = (&node.role.serving, &node.role.lease_until);
+    let mut busy = open(&cluster, Purpose::ReadWrite).await;
+    let mut idle = open(&cluster, Purpose::ReadWrite).await;
+
+    *lease_until.lock().unwrap() = Duration::ZERO;
+    busy.send(b"held").await;
+    sleep(LEASE_BACK_MAX - Duration::from_millis(20)).await;
+    assert_eq!(*node.received.lock().unwrap(), b"");
+    *lease_until.lock().unwrap() = Duration::MAX;
+    assert_eq!(busy.read(4).await, b"held");
+    idle.round_trip(b", idle").await;
+    assert_eq!(*node.received.lock().unwrap(), b"held, idle");
+
+    // An order to close waits for nothing.
+    *lease_until.lock().unwrap() = Duration::ZERO;
+    busy.send(b"never").await;
+    sleep(Duration::from_millis(20)).await;
+    let ordered = tokio::time::Instant::now();
+    serving.send_replace(None);
+    node.gate.closed().await;
+    assert_eq!(ordered.elapsed(), Duration::ZERO);
+    assert_eq!(busy.rest().await, b"");
+    assert_eq!(*node.received.lock().unwrap(), b"held, idle");
+}
+
 #[tokio::test(start_paused = true)]
 async fn every_chunk_is_asked_for() {
     let cluster = one_node().await;
