@@ -51,7 +51,7 @@ async fn an_errant_server_waits_where_that_is_wanted() {
         .expect("another server");
     let rows = written_rows(&mut reads).await.expect("its rows");
     assert!(!rows.contains(&ERRANT_ID), "nobody reads it through a port");
-    // A session of its own: one that was idle for so long may have lost its lease's primary.
+    // A session of its own: one that was idle for so long may have ended with a lease.
     let mut sql = Sql::port(ports[0]).await.expect("a session");
     sql.run("INSERT INTO app.written VALUES (1, 'the others serve')")
         .await

@@ -86,8 +86,9 @@ async fn sigterm_hands_over() {
         outcomes.longest_gap()
     );
     // To requests of the new leader that came while the node's Raft stopped.
-    let too_late = &["RaftCore stopped: raft stopped", "error: raft stopped"];
-    let unexpected = cluster.unexpected_log_lines_in_good_order(too_late);
+    let too_late = &["RaftCore stopped: raft stopped", "error: raft stopped"][..];
+    let expected = [Cluster::PEER_LOST, too_late].concat();
+    let unexpected = cluster.unexpected_log_lines_in_good_order(&expected);
     assert_eq!(unexpected, Vec::<String>::new());
     cluster.stop().await;
 }

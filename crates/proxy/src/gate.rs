@@ -29,8 +29,8 @@ const IN_PROCESS_BYTES: usize = 16 * 1024;
 const CONNECTING_MAX: usize = 64;
 /// How often a gate that waits, or that serves reads, asks again what no channel announces.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
-/// How long sessions wait for a lease that ended to come back, and no byte of theirs passes. A machine
-/// that is busy otherwise loses one for moments; who really lost it is replaced no sooner than this.
+/// How long sessions wait for a lease that ended to come back, and no byte of a client passes. A machine
+/// that is busy otherwise loses one for moments.
 const LEASE_BACK_MAX: Duration = Duration::from_millis(200);
 /// How often held bytes ask whether it is back.
 const LEASE_BACK_LOOK: Duration = Duration::from_millis(5);

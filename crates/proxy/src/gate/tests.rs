@@ -63,7 +63,7 @@ async fn a_chunk_that_arrives_after_the_lease_ended_never_reaches_the_server() {
     assert_eq!(*node.received.lock().unwrap(), b"before, in time");
 }
 
-/// Another chunk waits with nobody's bytes in between, and an idle session notices nothing.
+/// What is sent meanwhile waits, and an idle session notices nothing.
 #[tokio::test(start_paused = true)]
 async fn a_lease_that_comes_back_soon_ends_no_session_and_lets_nothing_pass_meanwhile() {
     let cluster = one_node().await;
