@@ -14,6 +14,10 @@ use crate::version::{Version, VersionError};
 const LOCK_WAIT_TIMEOUT: u16 = 1205;
 const NO_SUCH_THREAD: u16 = 1094;
 const UNKNOWN_VARIABLE: u16 = 1193;
+/// "The query does not comply with variable require_row_format restrictions."
+const NOT_ROWS: &str = "3944";
+/// The first version that can do without positions beside its GTIDs.
+const GTID_ONLY_SINCE: Version = Version::new(8, 0, 27);
 
 /// Why a step of control failed.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +88,15 @@ pub struct ReplicationSource {
     pub password: Secret,
 }
 
+/// Which transactions a replica takes from its source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Those that were logged as rows. The server then writes no positions beside its GTIDs, and
+    /// applies a small transaction for three quarters of the processor time.
+    Rows,
+    Any,
+}
+
 /// How a replica's threads fare.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReplicationStatus {
@@ -95,6 +108,8 @@ pub struct ReplicationStatus {
     /// The receiver's and the applier's last error; empty if there is none.
     pub receive_error: String,
     pub apply_error: String,
+    /// It stopped since it takes rows only ([`Stream::Rows`]) and was given something else.
+    pub met_statements: bool,
 }
 
 impl ReplicationStatus {
@@ -243,14 +258,20 @@ impl Session {
     pub async fn start_replication(
         &mut self,
         source: &ReplicationSource,
+        stream: Stream,
     ) -> Result<(), ControlError> {
+        let version = self.identity().await?.version;
         self.stop_replication_and_reset().await?;
         let what = "point replication at the feed";
+        let gtid_only = match stream {
+            Stream::Rows if version >= GTID_ONLY_SINCE => ", REQUIRE_ROW_FORMAT=1, GTID_ONLY=1",
+            Stream::Rows | Stream::Any => "",
+        };
         // Retries have no end: the feed is this server's own sidecar, and comes back.
         let change = format!(
             "CHANGE REPLICATION SOURCE TO SOURCE_HOST={}, SOURCE_PORT={}, SOURCE_AUTO_POSITION=1, \
              SOURCE_CONNECT_RETRY=1, SOURCE_RETRY_COUNT=0, SOURCE_HEARTBEAT_PERIOD=1, \
-             GET_SOURCE_PUBLIC_KEY=1, SOURCE_SSL=0",
+             GET_SOURCE_PUBLIC_KEY=1, SOURCE_SSL=0{gtid_only}",
             quote(&source.host),
             source.port,
         );
@@ -293,6 +314,8 @@ impl Session {
             applying: text("Replica_SQL_Running") == "Yes",
             receive_error: text("Last_IO_Error"),
             apply_error: text("Last_SQL_Error"),
+            met_statements: text("Last_SQL_Errno") == NOT_ROWS
+                || text("Last_IO_Error").contains("REQUIRE_ROW_FORMAT"),
         })
     }
 

@@ -41,7 +41,7 @@ mod version;
 pub use accounts::{Accounts, CAPTURE_USER, CLONE_USER, CONTROL_USER};
 pub use binlog_files::LocalBinlogs;
 pub use clone::{CloneProgress, unreachable_settings};
-pub use control::{ControlError, Identity, ReplicationSource, ReplicationStatus, Session};
+pub use control::{ControlError, Identity, ReplicationSource, ReplicationStatus, Session, Stream};
 pub use debian::{FetchError, PackageTree, fetch_debian_tool};
 pub use exec_server::{EXEC_SERVER, exec_server};
 pub use file_lock::{FileLock, machine_lock};

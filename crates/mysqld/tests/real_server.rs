@@ -9,7 +9,7 @@ use quorate_mysql_wire::{
 };
 use quorate_mysqld::{
     Accounts, CONTROL_USER, ControlError, Host, HostError, LocalHost, Marker, Repaired,
-    ReplicationSource, Signal, cut_tail, default_cache, ensure_stopped, fetch_debian_tool,
+    ReplicationSource, Signal, Stream, cut_tail, default_cache, ensure_stopped, fetch_debian_tool,
     kill_server,
 };
 use quorate_net::{Endpoint, Net, TokioNet};
@@ -135,8 +135,8 @@ async fn control_makes_its_accounts_follows_a_feed_and_switches_the_gate() {
         user: "feed".into(),
         password: Secret::new("feed".into()),
     };
-    for _ in 0..2 {
-        control.start_replication(&source).await.unwrap();
+    for stream in [Stream::Rows, Stream::Rows, Stream::Any] {
+        control.start_replication(&source, stream).await.unwrap();
     }
     let status = control.replication_status().await.unwrap();
     assert!(

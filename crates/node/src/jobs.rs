@@ -11,10 +11,11 @@ mod repair;
 mod stop;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use quorate_consensus::Consensus;
-use quorate_mysqld::{CheckFinding, ControlError, Host, Marker, ReplicationSource};
+use quorate_mysqld::{CheckFinding, ControlError, Host, Marker, ReplicationSource, Stream};
 use quorate_net::Net;
 use quorate_replication::{CaptureMetrics, CaptureOptions};
 use quorate_role::{Defect, Input, Job, JobId, JobResult};
@@ -36,6 +37,8 @@ pub(crate) struct JobContext<N, H: Host> {
     pub(crate) start_counter: u64,
     pub(crate) cluster: ClusterId,
     pub(crate) feed: ReplicationSource,
+    /// Whether a replica met a transaction that was logged as statements; then it takes them.
+    pub(crate) met_statements: Arc<AtomicBool>,
     /// Of capture, as a replica: unlike any server's.
     pub(crate) capture_server_id: u32,
     pub(crate) capture_uuid: Uuid,
@@ -117,6 +120,13 @@ impl<N: Net, H: Host> JobContext<N, H> {
     /// Whether a rule holds on this node: all do, but in a simulation.
     pub(crate) fn obeys(&self, rule: Rule) -> bool {
         self.left_out != Some(rule)
+    }
+
+    fn stream(&self) -> Stream {
+        match self.met_statements.load(Ordering::Relaxed) {
+            true => Stream::Any,
+            false => Stream::Rows,
+        }
     }
 
     fn accepted(&self) -> Arc<quorate_types::GtidSet> {

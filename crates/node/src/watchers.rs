@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use quorate_consensus::Consensus;
@@ -56,6 +57,8 @@ pub(crate) struct Watcher<N, H: Host> {
     /// A file on the server's disk that is written again and again, if the host has one.
     pub(crate) disk_probe: Option<PathBuf>,
     pub(crate) left_out: Option<Rule>,
+    /// Whether replication takes statements the next time it is started.
+    pub(crate) met_statements: Arc<AtomicBool>,
     /// The session that a promotion must leave alone, since it watches the gate.
     pub(crate) guard_session: watch::Sender<Option<u64>>,
 }
@@ -254,6 +257,11 @@ impl<N: Net, H: Host> Watcher<N, H> {
     /// An applier that stopped with an error met other data than the accepted transactions made: its
     /// own retries are over, and nothing that it could be given would mend it.
     async fn watch_applier(&self, status: &ReplicationStatus, checked: &mut Checked) {
+        let met = status.met_statements && self.is_replica();
+        if met && !self.met_statements.swap(true, Ordering::Relaxed) {
+            let event = Input::Server(ServerEvent::MetStatements);
+            let _ = self.inputs.send(event).await;
+        }
         if status.applying || status.apply_error.is_empty() {
             checked.applier_stopped = None;
             return;

@@ -1,6 +1,7 @@
 //! Joins the parts of a node: every task and every channel between them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
@@ -370,6 +371,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             probe_timeout: known.config.timing.probe_timeout,
             disk_probe: known.disk_probe.clone(),
             left_out: known.left_out,
+            met_statements: server.met_statements,
             guard_session,
         });
         self.watch(watcher);
@@ -452,6 +454,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
                 user: FEED_USER.to_owned(),
                 password: known.secrets.feed.clone(),
             },
+            met_statements: server.met_statements.clone(),
             capture_server_id: cluster_server_id ^ (known.config.node.0 as u32) << 1,
             capture_uuid: Uuid(capture_uuid.0),
             capture_metrics,
@@ -651,6 +654,7 @@ struct ServerParts<H: Host> {
     state: Arc<Mutex<ServerState<H>>>,
     running: watch::Sender<Option<crate::server::Running<H>>>,
     logins: Logins,
+    met_statements: Arc<AtomicBool>,
 }
 
 fn server_logins<N: Net, H: Host>(known: &Known<N, H>) -> Logins {
@@ -677,6 +681,7 @@ fn server_state<N: Net, H: Host>(known: &Known<N, H>) -> ServerParts<H> {
         state: Arc::new(Mutex::new(state)),
         running,
         logins,
+        met_statements: Arc::default(),
     }
 }
 

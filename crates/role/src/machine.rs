@@ -254,6 +254,9 @@ impl Machine {
             }
             ServerEvent::Exited => "mysqld exited",
             ServerEvent::Hung => "mysqld does not answer",
+            ServerEvent::MetStatements => {
+                "a transaction was logged as statements: replication begins anew, for any kind"
+            }
         };
         // A repair starts the server itself and notices its end itself.
         if matches!(

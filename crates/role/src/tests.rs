@@ -180,6 +180,15 @@ fn a_dead_server_moves_leadership_at_once_and_is_repaired() {
 }
 
 #[test]
+fn a_replica_of_rows_that_met_statements_begins_anew() {
+    let mut node = Node::replica();
+    let effects = node.step(Input::Server(ServerEvent::MetStatements));
+    assert_eq!(starts(&effects), Some(Job::Repair { adopt: false }));
+    node.finish(JobResult::Done);
+    assert_eq!(node.machine.phase(), &Phase::Replica);
+}
+
+#[test]
 fn leadership_that_comes_back_to_a_dead_server_is_given_away_again_soon() {
     let (node, _) = Node::primary();
     let mut node = node.with_candidate();

@@ -88,7 +88,7 @@ impl<N: Net, H: Host> JobContext<N, H> {
                 session.disable_semi_sync_source().await?;
             }
             within(&session.gtid_executed().await?, &accepted)?;
-            session.start_replication(&feed).await?;
+            session.start_replication(&feed, self.stream()).await?;
             Ok::<_, JobError>(())
         };
         let late = |_| JobError::Failed("becoming a replica took too long".to_owned());

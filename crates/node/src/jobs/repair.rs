@@ -217,7 +217,7 @@ impl<N: Net, H: Host> JobContext<N, H> {
         }
         self.doing("starting replication");
         let session = server.session(&self.net).await?;
-        session.start_replication(&feed).await?;
+        session.start_replication(&feed, self.stream()).await?;
         server.spare = Some(server.logins.control(&self.net).await?);
         if let Some(process) = process {
             server.running.send_replace(Some(Running {
