@@ -18,6 +18,10 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::NodeArgs;
 
+/// Before others on the machine, as far as it is allowed: every commit waits for the sidecars, a
+/// lease ends when heartbeats are late, and what they need of a processor is little.
+const NICE: i32 = -10;
+
 /// How long the ports' sessions may take to end with the process.
 const DRAIN: Duration = Duration::from_secs(1);
 
@@ -34,11 +38,22 @@ pub(crate) fn run(args: &NodeArgs) -> anyhow::Result<()> {
         // what it needs.
         let _ = rustix::process::setsid();
     }
+    prefer_session();
     let raft = RaftThread::start()?;
     let result = main.block_on(serve(config, secrets, args.bootstrap, &raft.handle));
     raft.stop();
     main.shutdown_timeout(DRAIN);
     result
+}
+
+/// Linux shares processors out between sessions first (`sched_autogroup_enabled`), and between their
+/// threads then. A session that others may be in is left as it is.
+fn prefer_session() {
+    let is_own = rustix::process::getsid(None).is_ok_and(|id| id == rustix::process::getpid());
+    if is_own {
+        // Not allowed, or no such thing here: nothing but time depends on it.
+        let _ = std::fs::write("/proc/self/autogroup", NICE.to_string());
+    }
 }
 
 /// Raft's runtime: one thread, so that its tasks wake each other without a system call.
@@ -59,6 +74,8 @@ impl RaftThread {
         let ended = std::thread::Builder::new()
             .name("raft".to_owned())
             .spawn(move || {
+                // Of this thread and those that it starts. Again, nothing but time depends on it.
+                let _ = rustix::process::setpriority_process(None, NICE);
                 // A sender that is gone ends it too.
                 let _ = runtime.block_on(stopped);
                 runtime.shutdown_timeout(DRAIN);
