@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use clap::Parser;
 use futures_util::FutureExt;
-use quorate_tests::{Cluster, Options, Sql, SqlError, assert_servers_equal, wait_for};
+use quorate_tests::{
+    Cluster, Options, PacketFilter, Sql, SqlError, assert_servers_equal, mysql, wait_for,
+};
 use quorate_types::{NodeId, SplitMix64};
 use tokio::time::Instant;
 
@@ -32,6 +34,10 @@ struct Args {
     /// Put each log on a small disk, and have it full at times. Needs root.
     #[arg(long)]
     full_disks: bool,
+    /// Lose the packets of links that are cut, in a network of its own, instead of holding their
+    /// bytes in relays. Needs root.
+    #[arg(long)]
+    lose_packets: bool,
     /// How long a healed cluster may take to serve, to be whole and to be equal, in seconds each.
     #[arg(long, default_value_t = 180)]
     patience: u64,
@@ -92,12 +98,21 @@ struct Campaign {
 async fn run(args: &Args, lasts: Duration) -> Result<(), Violation> {
     let program = std::env::current_exe().expect("this program has a path");
     let program = program.to_str().expect("and it is text");
+    let mut filter = None;
+    if args.lose_packets {
+        // Before: it could not be fetched from inside.
+        mysql().await;
+        filter = Some(PacketFilter::enter().await);
+    }
     let options = Options {
         config: RETENTION.to_owned(),
         patience: Duration::from_secs(args.patience),
         ..Options::default()
     };
     let mut cluster = Cluster::start(&story(args.seed), program, options).await;
+    if let Some(filter) = filter {
+        cluster.links.lose_packets(filter);
+    }
     let mut random = SplitMix64::new(args.seed);
     let mut faults = Faults::new(random.next_u64());
     if args.full_disks {

@@ -12,6 +12,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+use crate::packet_filter::{PacketFilter, Way};
+
 /// What a relay does with bytes that flow one way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
@@ -137,6 +139,7 @@ async fn pump(
 #[derive(Clone, Debug, Default)]
 pub struct Links {
     relays: Arc<BTreeMap<(NodeId, NodeId), Vec<Relay>>>,
+    filter: Option<PacketFilter>,
 }
 
 impl Links {
@@ -144,7 +147,14 @@ impl Links {
     pub fn new(relays: BTreeMap<(NodeId, NodeId), Vec<Relay>>) -> Self {
         Self {
             relays: Arc::new(relays),
+            filter: None,
         }
+    }
+
+    /// From now on what is cut or held loses its packets instead: nobody is told, and nothing waits
+    /// in a relay.
+    pub fn lose_packets(&mut self, filter: PacketFilter) {
+        self.filter = Some(filter);
     }
 
     fn between(&self, a: NodeId, b: NodeId) -> impl Iterator<Item = (bool, &Relay)> {
@@ -156,22 +166,32 @@ impl Links {
 
     /// Resets and refuses every connection between the two.
     pub fn cut(&self, a: NodeId, b: NodeId, cut: bool) {
-        self.between(a, b).for_each(|(_, relay)| relay.cut(cut));
+        self.cut_each(self.between(a, b).map(|(_, relay)| relay), cut);
     }
 
     /// Cuts a node off from all others.
     pub fn isolate(&self, node: NodeId, cut: bool) {
-        for (from, to) in self
-            .relays
-            .keys()
-            .filter(|(from, to)| *from == node || *to == node)
-        {
-            self.cut(*from, *to, cut);
+        let ends_there = |(from, to): &(NodeId, NodeId)| *from == node || *to == node;
+        let pairs = self.relays.iter().filter(|(pair, _)| ends_there(pair));
+        self.cut_each(pairs.flat_map(|(_, relays)| relays), cut);
+    }
+
+    fn cut_each<'a>(&self, relays: impl Iterator<Item = &'a Relay>, cut: bool) {
+        match &self.filter {
+            Some(filter) => filter.lose(relays.map(|relay| (Way::Both, relay.port)), cut),
+            None => relays.for_each(|relay| relay.cut(cut)),
         }
     }
 
     /// Decides what happens to bytes that flow from `from` to `to`, whoever dialled.
     pub fn flow(&self, from: NodeId, to: NodeId, flow: Flow) {
+        let is_lost = flow == Flow::Hold;
+        let in_relay = if is_lost && self.filter.is_some() {
+            Flow::Pass
+        } else {
+            flow
+        };
+        let mut packets = Vec::new();
         for (dialled_by_from, relay) in self.between(from, to) {
             relay.mode.send_modify(|mode| {
                 let way = if dialled_by_from {
@@ -179,8 +199,17 @@ impl Links {
                 } else {
                     &mut mode.back
                 };
-                *way = flow;
+                *way = in_relay;
             });
+            let way = if dialled_by_from {
+                Way::Forth
+            } else {
+                Way::Back
+            };
+            packets.push((way, relay.port));
+        }
+        if let Some(filter) = &self.filter {
+            filter.lose(packets, is_lost);
         }
     }
 
@@ -189,6 +218,9 @@ impl Links {
         for relay in self.relays.values().flatten() {
             relay.cut(false);
             relay.flow(Flow::Pass, Flow::Pass);
+        }
+        if let Some(filter) = &self.filter {
+            filter.lose_nothing();
         }
     }
 }

@@ -85,7 +85,7 @@ impl SysbenchReport {
 impl Sysbench {
     async fn new(connect: Vec<String>) -> Self {
         Self {
-            tree: tools::sysbench().await,
+            tree: tools::debian_tool("sysbench").await,
             connect,
             tables: 4,
             table_size: 1000,

@@ -25,17 +25,19 @@ pub async fn mysql() -> Installation {
     }
 }
 
+/// The package `name` of Debian.
+///
 /// # Panics
-/// If sysbench cannot be fetched, with what to run.
-pub(crate) async fn sysbench() -> PackageTree {
+/// If it cannot be fetched, with what to run.
+pub(crate) async fn debian_tool(name: &str) -> PackageTree {
     let cache = default_cache();
-    match fetch_debian_tool("sysbench", &cache, &|line| println!("{line}")).await {
+    match fetch_debian_tool(name, &cache, &|line| println!("{line}")).await {
         Ok(tree) => tree,
         Err(error) => panic!(
-            "this story needs sysbench, and it could not be fetched: {error}\non a machine with \
+            "this story needs {name}, and it could not be fetched: {error}\non a machine with \
              Debian's packages, `apt-get update` and the same test get it; from another such \
              machine, copy the folder {}",
-            cache.join("sysbench").display()
+            cache.join(name).display()
         ),
     }
 }
