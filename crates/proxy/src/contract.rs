@@ -17,6 +17,7 @@ pub trait RoleWatch: Clone + Send + Sync + 'static {
 
     /// Whether at `now` (the gate's own `Net::boot_time`) this node is primary under `epoch` with
     /// a lease that a quorum confirmed recently enough. Cheap enough to be asked for every chunk.
+    /// Who is told no finds that [`Self::serving`] has left the epoch.
     fn may_serve(&self, epoch: Epoch, now: Duration) -> bool;
 
     /// Whether this node's mysqld may serve read-only sessions: a healthy replica that is a member,

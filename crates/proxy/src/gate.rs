@@ -373,7 +373,7 @@ impl<N: Net, R: RoleWatch> Gate<N, R> {
             may_clone: &parts.may_clone,
             grant,
             metrics: &self.metrics,
-            held: None,
+            next_look: None,
         };
         let session = async {
             let connected = timeout(CONNECT_MAX, parts.net.connect(&parts.server)).await;
@@ -465,8 +465,9 @@ struct Checked<'a, N, R> {
     may_clone: &'a MayClone,
     grant: Grant,
     metrics: &'a PortMetrics,
-    /// Since the lease was found gone: until when the client's bytes are held, and the next look.
-    held: Option<(Instant, Pin<Box<Sleep>>)>,
+    /// While the lease is gone and the client's bytes are held: the next look. Whoever revokes the
+    /// grant ends that.
+    next_look: Option<Pin<Box<Sleep>>>,
 }
 
 impl<N: Net, R: RoleWatch> Watch for Checked<'_, N, R> {
@@ -477,17 +478,13 @@ impl<N: Net, R: RoleWatch> Watch for Checked<'_, N, R> {
             Grant::Clone(from) => return Poll::Ready((self.may_clone)(from)),
         };
         while !self.role.may_serve(epoch, self.net.boot_time()) {
-            let (until, look) = self.held.get_or_insert_with(|| {
-                let now = Instant::now();
-                (now + LEASE_BACK_MAX, Box::pin(sleep(LEASE_BACK_LOOK)))
-            });
-            if Instant::now() >= *until {
-                return Poll::Ready(false);
-            }
+            let look = self
+                .next_look
+                .get_or_insert_with(|| Box::pin(sleep(LEASE_BACK_LOOK)));
             ready!(look.as_mut().poll(cx));
             look.as_mut().reset(Instant::now() + LEASE_BACK_LOOK);
         }
-        self.held = None;
+        self.next_look = None;
         Poll::Ready(true)
     }
 

@@ -81,7 +81,9 @@ impl Net for MemoryNet {
 #[derive(Clone)]
 pub(crate) struct FakeRole {
     pub(crate) view: Arc<watch::Sender<Arc<ClusterView>>>,
+    opened: Arc<watch::Sender<Option<Epoch>>>,
     pub(crate) serving: Arc<watch::Sender<Option<Epoch>>>,
+    /// Whoever asks after that ends the lease for all.
     pub(crate) lease_until: Arc<Mutex<Duration>>,
     pub(crate) reads: Arc<AtomicBool>,
     pub(crate) asked: Arc<AtomicU64>,
@@ -91,11 +93,31 @@ impl FakeRole {
     pub(crate) fn new(view: &Arc<watch::Sender<Arc<ClusterView>>>) -> Self {
         Self {
             view: Arc::clone(view),
+            opened: Arc::new(watch::Sender::new(None)),
             serving: Arc::new(watch::Sender::new(None)),
             lease_until: Arc::new(Mutex::new(Duration::MAX)),
             reads: Arc::default(),
             asked: Arc::default(),
         }
+    }
+
+    /// The order to open the gate for an epoch, or to close it.
+    pub(crate) fn order(&self, epoch: Option<Epoch>) {
+        self.opened.send_replace(epoch);
+        self.serving.send_replace(epoch);
+    }
+
+    /// As somebody finds who looks now.
+    pub(crate) fn end_lease(&self) {
+        *self.lease_until.lock().unwrap() = Duration::ZERO;
+        // Who asks is among those that are told, and asks again when told.
+        self.serving
+            .send_if_modified(|serving| serving.take().is_some());
+    }
+
+    pub(crate) fn renew_lease(&self) {
+        *self.lease_until.lock().unwrap() = Duration::MAX;
+        self.serving.send_replace(*self.opened.borrow());
     }
 
     pub(crate) fn set_reads(&self, fit: bool) {
@@ -109,7 +131,7 @@ impl RoleWatch for FakeRole {
     }
 
     fn opened(&self) -> watch::Receiver<Option<Epoch>> {
-        self.serving.subscribe()
+        self.opened.subscribe()
     }
 
     fn serving(&self) -> watch::Receiver<Option<Epoch>> {
@@ -118,7 +140,10 @@ impl RoleWatch for FakeRole {
 
     fn may_serve(&self, epoch: Epoch, now: Duration) -> bool {
         self.asked.fetch_add(1, Ordering::SeqCst);
-        *self.serving.borrow() == Some(epoch) && now < *self.lease_until.lock().unwrap()
+        if now >= *self.lease_until.lock().unwrap() {
+            self.end_lease();
+        }
+        *self.serving.borrow() == Some(epoch)
     }
 
     fn may_serve_reads(&self) -> bool {
@@ -186,7 +211,7 @@ impl TestCluster {
 
     /// This node serves in this epoch, and everybody knows.
     pub(crate) fn make_primary(&self, id: u64, index: u64) {
-        self.node(id).role.serving.send_replace(Some(epoch(index)));
+        self.node(id).role.order(Some(epoch(index)));
         self.change_view(|view| {
             view.primary = Some(NodeId(id));
             view.epoch = Some(epoch(index));

@@ -69,29 +69,46 @@ async fn a_lease_that_comes_back_soon_ends_no_session_and_lets_nothing_pass_mean
     let cluster = one_node().await;
     cluster.make_primary(1, 5);
     let node = cluster.node(1);
-    let (serving, lease_until) = (&node.role.serving, &node.role.lease_until);
     let mut busy = open(&cluster, Purpose::ReadWrite).await;
     let mut idle = open(&cluster, Purpose::ReadWrite).await;
 
-    *lease_until.lock().unwrap() = Duration::ZERO;
+    *node.role.lease_until.lock().unwrap() = Duration::ZERO;
     busy.send(b"held").await;
     sleep(LEASE_BACK_MAX - Duration::from_millis(20)).await;
     assert_eq!(*node.received.lock().unwrap(), b"");
-    *lease_until.lock().unwrap() = Duration::MAX;
+    node.role.renew_lease();
     assert_eq!(busy.read(4).await, b"held");
     idle.round_trip(b", idle").await;
     assert_eq!(*node.received.lock().unwrap(), b"held, idle");
 
     // An order to close waits for nothing.
-    *lease_until.lock().unwrap() = Duration::ZERO;
+    node.role.end_lease();
     busy.send(b"never").await;
     sleep(Duration::from_millis(20)).await;
-    let ordered = tokio::time::Instant::now();
-    serving.send_replace(None);
+    let ordered = Instant::now();
+    node.role.order(None);
     node.gate.closed().await;
     assert_eq!(ordered.elapsed(), Duration::ZERO);
     assert_eq!(busy.rest().await, b"");
     assert_eq!(*node.received.lock().unwrap(), b"held, idle");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_session_ends_when_the_lease_stays_away() {
+    let cluster = one_node().await;
+    cluster.make_primary(1, 5);
+    let role = &cluster.node(1).role;
+    let mut client = open(&cluster, Purpose::ReadWrite).await;
+    for _ in 0..3 {
+        role.end_lease();
+        sleep(LEASE_BACK_MAX - Duration::from_millis(1)).await;
+        role.renew_lease();
+        sleep(Duration::from_millis(1)).await;
+    }
+    role.end_lease();
+    let ended = Instant::now();
+    assert_eq!(client.rest().await, b"");
+    assert_eq!(ended.elapsed(), LEASE_BACK_MAX);
 }
 
 #[tokio::test(start_paused = true)]
@@ -136,12 +153,12 @@ async fn a_gate_on_hold_takes_no_session_and_keeps_those_that_it_has() {
 async fn an_idle_session_ends_at_once_with_its_epoch() {
     let cluster = one_node().await;
     cluster.make_primary(1, 5);
-    let serving = &cluster.node(1).role.serving;
+    let role = &cluster.node(1).role;
     for over in [None, Some(epoch(9))] {
-        serving.send_replace(Some(epoch(5)));
+        role.order(Some(epoch(5)));
         let mut client = open(&cluster, Purpose::ReadWrite).await;
         let start = Instant::now();
-        serving.send_replace(over);
+        role.order(over);
         assert_eq!(client.rest().await, b"");
         assert_eq!(start.elapsed(), Duration::ZERO);
     }
@@ -192,7 +209,7 @@ async fn no_byte_that_the_server_writes_after_the_gate_closed_reaches_a_client()
     let mut delivered = 0;
     for round in 0..50 {
         mark.store(0, Ordering::SeqCst);
-        role.serving.send_replace(Some(epoch(round)));
+        role.order(Some(epoch(round)));
         let mut readers = Vec::new();
         for _ in 0..4 {
             let mut io = net.connect(&gate_port(NodeId(1))).await.unwrap();
@@ -215,7 +232,7 @@ async fn no_byte_that_the_server_writes_after_the_gate_closed_reaches_a_client()
         }
         assert!(handle.primary_sessions() > 0);
         sleep(Duration::from_millis(2)).await;
-        role.serving.send_replace(None);
+        role.order(None);
         handle.closed().await;
         assert_eq!(handle.primary_sessions(), 0);
         mark.store(1, Ordering::SeqCst);
@@ -293,10 +310,10 @@ async fn a_gate_waits_for_its_node_as_long_as_it_is_asked_to() {
     assert_eq!(reason, RefusalReason::NotServing);
     assert_eq!(start.elapsed(), Duration::from_secs(1));
 
-    let serving = Arc::clone(&cluster.node(1).role.serving);
+    let role = cluster.node(1).role.clone();
     tokio::spawn(async move {
         sleep(Duration::from_millis(300)).await;
-        serving.send_replace(Some(epoch(7)));
+        role.order(Some(epoch(7)));
     });
     let (_, answer) = ask(&cluster, patient).await;
     let open = Answer::Open {
@@ -326,7 +343,7 @@ async fn reads_on_a_primary_live_with_its_epoch() {
     cluster.make_primary(1, 5);
     let mut client = open(&cluster, Purpose::ReadOnly).await;
     client.round_trip(b"select").await;
-    cluster.node(1).role.serving.send_replace(None);
+    cluster.node(1).role.order(None);
     assert_eq!(client.rest().await, b"");
 }
 
@@ -334,7 +351,7 @@ async fn reads_on_a_primary_live_with_its_epoch() {
 async fn a_server_that_is_down_is_said_to_be_down() {
     let cluster = one_node().await;
     let role = cluster.node(1).role.clone();
-    role.serving.send_replace(Some(epoch(5)));
+    role.order(Some(epoch(5)));
     let (gate, handle) = Gate::new(GateParts {
         net: cluster.net.clone(),
         role,

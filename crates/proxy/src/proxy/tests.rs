@@ -113,7 +113,7 @@ async fn when_the_gate_closes_a_session_ends_at_once_with_the_reason() {
     cluster.make_primary(2, 5);
     let mut client = cluster.read_write(1).await;
     log_in(&mut client, 0).await;
-    cluster.node(2).role.serving.send_replace(None);
+    cluster.node(2).role.order(None);
     let text = ending(&client.rest().await, 1);
     assert!(text.contains("lost its lease"), "{text}");
 }
