@@ -222,9 +222,15 @@ impl<N: Net, H: Host> Watcher<N, H> {
         }
         if !replica {
             checked.applier_stopped = None;
+            // Its promotion waits for the applier.
+            if self.is_promoting() {
+                let status = session.replication_status().await?;
+                self.watch_stream(&status).await;
+            }
             return Ok((executed, true, String::new()));
         }
         let status = session.replication_status().await?;
+        self.watch_stream(&status).await;
         self.watch_applier(&status, checked).await;
         if let Some(behind) = self.behind(&executed, &status).await {
             return Ok((executed, false, behind));
@@ -254,14 +260,18 @@ impl<N: Net, H: Host> Watcher<N, H> {
         Some(why)
     }
 
-    /// An applier that stopped with an error met other data than the accepted transactions made: its
-    /// own retries are over, and nothing that it could be given would mend it.
-    async fn watch_applier(&self, status: &ReplicationStatus, checked: &mut Checked) {
-        let met = status.met_statements && self.is_replica();
+    /// What a replica of rows cannot apply is no error of its data: it takes everything from now on.
+    async fn watch_stream(&self, status: &ReplicationStatus) {
+        let met = status.met_statements && (self.is_replica() || self.is_promoting());
         if met && !self.met_statements.swap(true, Ordering::Relaxed) {
             let event = Input::Server(ServerEvent::MetStatements);
             let _ = self.inputs.send(event).await;
         }
+    }
+
+    /// An applier that stopped with an error met other data than the accepted transactions made: its
+    /// own retries are over, and nothing that it could be given would mend it.
+    async fn watch_applier(&self, status: &ReplicationStatus, checked: &mut Checked) {
         if status.applying || status.apply_error.is_empty() {
             checked.applier_stopped = None;
             return;
@@ -308,6 +318,10 @@ impl<N: Net, H: Host> Watcher<N, H> {
     /// By what role control knows now: a look may be older than its last decision.
     fn is_replica(&self) -> bool {
         self.control.borrow().phase == Phase::Replica
+    }
+
+    fn is_promoting(&self) -> bool {
+        matches!(self.control.borrow().phase, Phase::Promoting { .. })
     }
 
     /// Transactions that were never accepted, and are not inert. A set is judged only after applying

@@ -70,7 +70,7 @@ pub enum ServerEvent {
     Exited,
     /// It does not answer within the bound, or its disk does not.
     Hung,
-    /// As a replica of rows it stopped at a transaction that was logged as statements.
+    /// It replicated rows only, and stopped at a transaction that was logged as statements.
     MetStatements,
     /// As a replica it answers and replicates, or no longer does.
     ReplicaHealth(bool),

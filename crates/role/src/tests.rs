@@ -189,6 +189,20 @@ fn a_replica_of_rows_that_met_statements_begins_anew() {
 }
 
 #[test]
+fn a_promotion_that_met_statements_ends_its_epoch_and_comes_again() {
+    let mut node = Node::replica();
+    node.lead(3);
+    node.apply(leader(3, ME), None);
+    let (_, effects) = node.apply(leader(3, ME), Some(ME));
+    assert!(matches!(starts(&effects), Some(Job::Promote { .. })));
+    let effects = node.step(Input::Server(ServerEvent::MetStatements));
+    assert_eq!(starts(&effects), Some(Job::Repair { adopt: false }));
+    assert!(effects.contains(&propose(3, None)), "{effects:?}");
+    node.apply(leader(3, ME), None);
+    assert_eq!(node.finish(JobResult::Done), [propose(3, Some(ME))]);
+}
+
+#[test]
 fn leadership_that_comes_back_to_a_dead_server_is_given_away_again_soon() {
     let (node, _) = Node::primary();
     let mut node = node.with_candidate();
