@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quorate_mysqld::PackageTree;
 
-use crate::tools::debian_tool;
+use crate::tools::{debian_tool, run_as_root};
 
 const TABLE: &str = "inet quorate_tests";
 
@@ -60,7 +60,7 @@ impl PacketFilter {
                 .exec();
             panic!("unshare: {error}");
         }
-        run(ip.tool("ip").args(["link", "set", "lo", "up"]));
+        run_as_root(ip.tool("ip").args(["link", "set", "lo", "up"]));
         let filter = Self { nft };
         filter.nft(&format!(
             "add table {TABLE}
@@ -111,7 +111,7 @@ impl PacketFilter {
     }
 
     fn nft(&self, script: &str) {
-        run(self.nft.tool("nft").arg(script));
+        run_as_root(self.nft.tool("nft").arg(script));
     }
 }
 
@@ -124,12 +124,4 @@ fn is_in_own_network() -> bool {
     let devices = std::fs::read_to_string("/proc/self/net/dev").expect("list the network devices");
     let mut names = devices.lines().filter_map(|line| line.split_once(':'));
     names.all(|(name, _)| name.trim() == "lo")
-}
-
-fn run(command: &mut Command) {
-    let status = command.status().expect("run a command");
-    assert!(
-        status.success(),
-        "{command:?}: {status}; a network of its own needs root"
-    );
 }

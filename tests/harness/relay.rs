@@ -193,18 +193,13 @@ impl Links {
         };
         let mut packets = Vec::new();
         for (dialled_by_from, relay) in self.between(from, to) {
-            relay.mode.send_modify(|mode| {
-                let way = if dialled_by_from {
-                    &mut mode.forth
-                } else {
-                    &mut mode.back
-                };
-                *way = in_relay;
+            relay.mode.send_modify(|mode| match dialled_by_from {
+                true => mode.forth = in_relay,
+                false => mode.back = in_relay,
             });
-            let way = if dialled_by_from {
-                Way::Forth
-            } else {
-                Way::Back
+            let way = match dialled_by_from {
+                true => Way::Forth,
+                false => Way::Back,
             };
             packets.push((way, relay.port));
         }

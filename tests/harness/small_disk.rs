@@ -1,18 +1,12 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::tools::run_as_root;
+
 /// A small file system in the place of a folder, with what was in it. Needs root.
 #[derive(Debug)]
 pub struct SmallDisk {
     folder: PathBuf,
-}
-
-fn run(command: &mut Command) {
-    let status = command.status().expect("run a command");
-    assert!(
-        status.success(),
-        "{command:?}: {status}; a small disk needs root"
-    );
 }
 
 impl SmallDisk {
@@ -25,12 +19,14 @@ impl SmallDisk {
         let kept = folder.with_extension("kept");
         std::fs::rename(folder, &kept).expect("move the folder aside");
         std::fs::create_dir(folder).expect("make a folder");
-        run(Command::new("mount")
-            .args(["-t", "tmpfs", "-o"])
-            .arg(format!("size={mib}m"))
-            .arg("quorate-story")
-            .arg(folder));
-        run(Command::new("cp").arg("-a").arg(kept.join(".")).arg(folder));
+        run_as_root(
+            Command::new("mount")
+                .args(["-t", "tmpfs", "-o"])
+                .arg(format!("size={mib}m"))
+                .arg("quorate-story")
+                .arg(folder),
+        );
+        run_as_root(Command::new("cp").arg("-a").arg(kept.join(".")).arg(folder));
         Self {
             folder: folder.to_owned(),
         }
@@ -41,7 +37,7 @@ impl SmallDisk {
     /// # Panics
     /// If it cannot be mounted so.
     pub fn grow(&self, mib: u32) {
-        run(&mut self.remount(u64::from(mib) << 20));
+        run_as_root(&mut self.remount(u64::from(mib) << 20));
     }
 
     /// Leaves no room: nothing more can be written.

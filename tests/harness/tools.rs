@@ -74,6 +74,15 @@ pub async fn python_mysql_replication() -> PathBuf {
     python
 }
 
+/// What only root may do.
+///
+/// # Panics
+/// If it fails.
+pub(crate) fn run_as_root(command: &mut Command) {
+    let status = command.status().expect("run a command");
+    assert!(status.success(), "{command:?}: {status}; it needs root");
+}
+
 fn make_python(folder: &Path) -> Result<(), String> {
     run(Command::new("python3").args(["-m", "venv"]).arg(folder))?;
     let python = folder.join("bin/python");
