@@ -14,7 +14,11 @@ use crate::peers::admin_client;
 
 /// Between two rounds of questions.
 const ASK: Duration = Duration::from_millis(200);
+/// Of a peer that will be asked again.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
+/// Of one that nobody asks again, since there must be nobody: it may be slow, and where nobody listens a
+/// connection is refused at once.
+pub(crate) const LAST_ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// Why no new cluster may be made here.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +59,7 @@ impl<N: Net> ClusterFinder<'_, N> {
         if host.data_folder_exists() && host.read_marker()?.is_some() {
             return Err(BootstrapError::Marked);
         }
-        if let Some((node, cluster)) = self.ask_all().await {
+        if let Some((node, cluster)) = self.ask_all(LAST_ANSWER_MAX).await {
             return Err(BootstrapError::PeerHasCluster { node, cluster });
         }
         Ok(ClusterId(random.next_u64()))
@@ -65,7 +69,7 @@ impl<N: Net> ClusterFinder<'_, N> {
     pub(crate) async fn wait(&self) -> ClusterId {
         tracing::info!("this node is in no cluster yet: asking its peers");
         loop {
-            if let Some((node, cluster)) = self.ask_all().await {
+            if let Some((node, cluster)) = self.ask_all(ANSWER_MAX).await {
                 tracing::info!(%node, %cluster, "a peer is in a cluster");
                 return cluster;
             }
@@ -73,18 +77,19 @@ impl<N: Net> ClusterFinder<'_, N> {
         }
     }
 
-    pub(crate) async fn ask_all(&self) -> Option<(NodeId, ClusterId)> {
+    /// The first peer that is in a cluster. Each has so long to answer.
+    pub(crate) async fn ask_all(&self, bound: Duration) -> Option<(NodeId, ClusterId)> {
         for (node, peer) in &self.config.peers {
-            if let Some(cluster) = self.ask(*node, peer).await {
+            if let Some(cluster) = self.ask(*node, peer, bound).await {
                 return Some((*node, cluster));
             }
         }
         None
     }
 
-    async fn ask(&self, node: NodeId, peer: &Peer) -> Option<ClusterId> {
+    async fn ask(&self, node: NodeId, peer: &Peer, bound: Duration) -> Option<ClusterId> {
         let mut client = admin_client(self.net, self.tls, node, peer.dial_grpc());
-        let answer = timeout(ANSWER_MAX, client.node_status(NodeStatusRequest {}))
+        let answer = timeout(bound, client.node_status(NodeStatusRequest {}))
             .await
             .ok()?
             .ok()?;

@@ -6,7 +6,7 @@ use quorate_net::Net;
 use quorate_storage::LogDisk;
 use quorate_types::{ClusterId, LogId, Member, NodeId, SplitMix64, Standing};
 
-use crate::cluster_id::ClusterFinder;
+use crate::cluster_id::{ClusterFinder, LAST_ANSWER_MAX};
 use crate::config::Config;
 use crate::identity::{Identity, IdentityError};
 use crate::parts::Parts;
@@ -81,7 +81,7 @@ pub async fn force_new_cluster<N: Net, H: Host, D: LogDisk>(
     let mut disk = (parts.open_log)().map_err(ForceError::Open)?;
     let identity = Identity::read(&disk, config.node)?.ok_or(ForceError::NoCluster)?;
     let before = identity.cluster.ok_or(ForceError::NoCluster)?;
-    if let Some((node, cluster)) = find.ask_all().await {
+    if let Some((node, cluster)) = find.ask_all(LAST_ANSWER_MAX).await {
         return Err(ForceError::PeerAnswers { node, cluster });
     }
     let marker = own_marker(&parts.host, &identity)?;
