@@ -107,7 +107,7 @@ async fn run(args: &Args, lasts: Duration) -> Result<(), Violation> {
     let options = Options {
         config: RETENTION.to_owned(),
         patience: Duration::from_secs(args.patience),
-        ..Options::default()
+        ..Options::with_shipped_timing()
     };
     let mut cluster = Cluster::start(&story(args.seed), program, options).await;
     if let Some(filter) = filter {

@@ -19,6 +19,7 @@ mod small_disk;
 mod sql;
 mod sysbench;
 mod tools;
+mod undisturbed;
 mod writer;
 
 pub use audit::{assert_rows_survived, written_rows};
@@ -34,4 +35,5 @@ pub use small_disk::SmallDisk;
 pub use sql::{Sql, SqlError};
 pub use sysbench::{GoneOn, Running, Sysbench, SysbenchReport};
 pub use tools::{mysql, python_mysql_replication};
+pub use undisturbed::undisturbed;
 pub use writer::{Outcomes, Reader, Writer};

@@ -25,6 +25,9 @@ pub struct NodeProcess {
 
 /// How much of a sidecar's log a failure shows.
 const LAST_LINES: usize = 12;
+/// How often, and how many times, it is looked whether a killed server is gone.
+const GONE_LOOK: Duration = Duration::from_millis(20);
+const GONE_LOOKS: usize = 500;
 
 /// DESIGN 9's ports of one node.
 #[derive(Clone, Copy, Debug)]
@@ -285,9 +288,16 @@ impl Drop for NodeProcess {
     fn drop(&mut self) {
         // A stopped process acts on SIGKILL too.
         self.kill();
-        let servers = [self.mysqld_pid(), self.cloning_mysqld_pid()];
-        for pid in servers.into_iter().flatten() {
-            signal_pid(pid, Signal::KILL);
+        // They use its folder until they are gone.
+        for _ in 0..GONE_LOOKS {
+            let servers = [self.mysqld_pid(), self.cloning_mysqld_pid()];
+            if servers == [None, None] {
+                break;
+            }
+            for pid in servers.into_iter().flatten() {
+                signal_pid(pid, Signal::KILL);
+            }
+            std::thread::sleep(GONE_LOOK);
         }
     }
 }

@@ -4,7 +4,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use quorate_tests::{Cluster, Flow, Options, Sql, SqlError, assert_servers_equal, wait_for};
+use quorate_tests::{
+    Cluster, Flow, Options, Sql, SqlError, assert_servers_equal, undisturbed, wait_for,
+};
 use quorate_types::NodeId;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -26,9 +28,13 @@ const HELD_COMMITS: &[&str] = &[
 const ROW: &str = "SELECT COUNT(*) FROM app.written WHERE id > 0";
 const TABLE: &str = "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = 'app' AND table_name = 'made'";
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_cut_off_primary_answers_nothing() {
-    let cluster = Cluster::start("cut_off", PROGRAM, Options::default()).await;
+#[test]
+fn a_cut_off_primary_answers_nothing() {
+    undisturbed(answers_nothing);
+}
+
+async fn answers_nothing() {
+    let cluster = Cluster::start("cut_off", PROGRAM, Options::with_shipped_timing()).await;
     let primary = cluster.wait_for_primary(SOON).await;
     let socket = cluster.node(primary).socket();
     let mut gate = prepare(&cluster, primary).await;

@@ -6,19 +6,10 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use quorate_tests::{Cluster, Options, Signal, Sql, SqlError, assert_servers_equal, wait_for};
+use quorate_tests::{Cluster, Options, Sql, SqlError, assert_servers_equal, wait_for};
 use quorate_types::NodeId;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_quorate-under-test");
-
-/// kill -9 of a node's sidecar and server.
-fn kill(cluster: &mut Cluster, id: NodeId) {
-    let node = cluster.node_mut(id);
-    node.kill();
-    if node.mysqld_pid().is_some() {
-        node.signal_mysqld(Signal::KILL);
-    }
-}
 
 fn rename(from: &Path, to: &Path) {
     std::fs::rename(from, to).unwrap_or_else(|error| panic!("{}: {error}", from.display()));
@@ -82,7 +73,7 @@ async fn no_second_cluster_is_founded_over_a_first_one() {
     let mut cluster = Cluster::start("second_bootstrap", PROGRAM, Options::default()).await;
     let primary = cluster.wait_for_primary(Duration::from_secs(10)).await;
     let id = cluster.others(primary)[0];
-    kill(&mut cluster, id);
+    cluster.kill_node(id).await;
     let dir = cluster.node(id).dir.clone();
     let [raft, mysql] = ["raft", "mysql"].map(|name| dir.join(name));
     let [raft_aside, mysql_aside] = ["raft-aside", "mysql-aside"].map(|name| dir.join(name));
@@ -126,7 +117,7 @@ async fn a_raft_folder_that_was_put_back_takes_no_part_and_says_so() {
     let raft = cluster.node(id).dir.join("raft");
     let [old, before, newest] =
         ["raft-old", "raft-before", "raft-newest"].map(|name| raft.with_file_name(name));
-    kill(&mut cluster, id);
+    cluster.kill_node(id).await;
     copy(&raft, &old);
     for round in 0..2 {
         if round == 1 {
@@ -134,7 +125,7 @@ async fn a_raft_folder_that_was_put_back_takes_no_part_and_says_so() {
         }
         cluster.node_mut(id).start(false);
         cluster.wait_until_whole(Duration::from_secs(60)).await;
-        kill(&mut cluster, id);
+        cluster.kill_node(id).await;
     }
     rename(&raft, &newest);
     rename(&old, &raft);
@@ -144,7 +135,7 @@ async fn a_raft_folder_that_was_put_back_takes_no_part_and_says_so() {
 
     // One from just before its last start counts as many starts, and then one more.
     for _ in 0..2 {
-        kill(&mut cluster, id);
+        cluster.kill_node(id).await;
         if before.exists() {
             remove(&raft);
             rename(&before, &raft);
@@ -166,7 +157,7 @@ async fn a_raft_folder_that_was_put_back_takes_no_part_and_says_so() {
     cluster.links.heal();
 
     // The folder as it was last is taken again.
-    kill(&mut cluster, id);
+    cluster.kill_node(id).await;
     remove(&raft);
     rename(&newest, &raft);
     cluster.node_mut(id).start(false);
@@ -189,15 +180,15 @@ async fn a_data_folder_that_does_not_go_with_the_raft_folder_is_not_started() {
     };
     let data = cluster.node(id).dir.join("mysql");
     let [image, right] = ["mysql-image", "mysql-right"].map(|name| data.with_file_name(name));
-    kill(&mut cluster, id);
+    cluster.kill_node(id).await;
     copy(&data, &image);
     cluster.node_mut(id).start(false);
     cluster.wait_until_whole(Duration::from_secs(60)).await;
-    kill(&mut cluster, id);
+    cluster.kill_node(id).await;
     rename(&data, &right);
 
     // Another node's folder.
-    kill(&mut cluster, third);
+    cluster.kill_node(third).await;
     copy(&cluster.node(third).dir.join("mysql"), &data);
     cluster.node_mut(third).start(false);
     let from = log_length(&cluster, id);
@@ -205,7 +196,7 @@ async fn a_data_folder_that_does_not_go_with_the_raft_folder_is_not_started() {
     let whose = format!("the data folder is a copy of node {third}'s");
     says(&cluster, id, from, &whose).await;
     assert_eq!(cluster.node(id).mysqld_pid(), None, "its server runs");
-    kill(&mut cluster, id);
+    cluster.kill_node(id).await;
     remove(&data);
 
     // The right one as it was before its last start, which the marker in it does not know of.
@@ -213,7 +204,7 @@ async fn a_data_folder_that_does_not_go_with_the_raft_folder_is_not_started() {
     let from = log_length(&cluster, id);
     cluster.node_mut(id).start(false);
     says(&cluster, id, from, "it may be restored from an image").await;
-    kill(&mut cluster, id);
+    cluster.kill_node(id).await;
 
     // A member whose Raft folder is new is taken in anew, and its data are not what goes with it.
     remove(&data);

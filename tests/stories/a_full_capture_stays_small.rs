@@ -176,10 +176,10 @@ async fn the_sidecar_stays_small_when_it_alone_is_cut_off() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_sidecars_stay_small_while_256_mib_pass() {
     // A busy machine is to change no leader here, or nothing would pass.
-    let patient = "[timing]\nelection_min_ms = 2000\nelection_max_ms = 4000\n\
+    let patient = "election_min_ms = 2000\nelection_max_ms = 4000\n\
          quorum_loss_probe_ms = 8000\nprobe_timeout_ms = 20000\n";
     let options = Options {
-        config: patient.to_owned(),
+        timing: patient.to_owned(),
         ..Options::default()
     };
     let story = Story::begin("full_capture_passes", options).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quorate_tests::{
     Cluster, Options, Reader, Signal, Sql, Writer, assert_rows_survived, assert_servers_equal,
-    wait_for, written_rows,
+    undisturbed, wait_for, written_rows,
 };
 use quorate_types::NodeId;
 use tokio::time::Instant;
@@ -34,10 +34,15 @@ const FAULTS: [Fault; 5] = [
     Fault::StopMysqld,
 ];
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_primary_is_replaced_and_returns() {
+#[test]
+fn a_killed_primary_is_replaced_and_returns() {
+    undisturbed(each_fault);
+}
+
+async fn each_fault() {
     let program = env!("CARGO_BIN_EXE_quorate-under-test");
-    let mut cluster = Cluster::start("killed-primary", program, Options::default()).await;
+    let options = Options::with_shipped_timing();
+    let mut cluster = Cluster::start("killed-primary", program, options).await;
     let read_write = cluster.read_write_ports();
     let mut sql = Sql::port(read_write[0]).await.expect("a session");
     sql.run(Writer::TABLE).await.expect("make the table");

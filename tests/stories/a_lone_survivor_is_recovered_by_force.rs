@@ -4,7 +4,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use quorate_tests::{Cluster, Options, Signal, Sql, assert_servers_equal, wait_for};
+use quorate_tests::{Cluster, Options, Sql, assert_servers_equal, wait_for};
 use quorate_types::NodeId;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_quorate-under-test");
@@ -30,14 +30,6 @@ async fn recover(cluster: &Cluster, id: NodeId, sure: bool) -> (bool, String) {
     let said = String::from_utf8_lossy(&said).into_owned();
     println!("recover node {id}: {said}");
     (output.status.success(), said)
-}
-
-fn kill(cluster: &mut Cluster, id: NodeId) {
-    let node = cluster.node_mut(id);
-    node.kill();
-    if node.mysqld_pid().is_some() {
-        node.signal_mysqld(Signal::KILL);
-    }
 }
 
 async fn cluster_id(cluster: &Cluster, id: NodeId) -> String {
@@ -102,7 +94,7 @@ async fn a_lone_survivor_goes_on_as_a_new_cluster() {
 
     // With empty folders they come.
     for id in [primary, lost] {
-        kill(&mut cluster, id);
+        cluster.kill_node(id).await;
         for folder in ["raft", "mysql"] {
             let folder = cluster.node(id).dir.join(folder);
             std::fs::remove_dir_all(&folder).expect("remove a folder");
@@ -131,14 +123,14 @@ async fn force(cluster: &mut Cluster, survivor: NodeId, primary: NodeId, lost: N
         !done && said.contains("does the node's sidecar run?"),
         "{said}"
     );
-    kill(cluster, survivor);
+    cluster.kill_node(survivor).await;
     let (done, said) = recover(cluster, survivor, true).await;
     assert!(
         !done && said.contains("answers and is in cluster"),
         "{said}"
     );
-    kill(cluster, primary);
-    kill(cluster, lost);
+    cluster.kill_node(primary).await;
+    cluster.kill_node(lost).await;
     let (done, said) = recover(cluster, survivor, false).await;
     assert!(!done && said.contains("nothing was changed"), "{said}");
     assert!(said.contains("WARNING"), "{said}");

@@ -7,7 +7,8 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use quorate_tests::{
-    Cluster, Options, Sql, Writer, assert_rows_survived, assert_servers_equal, wait_for,
+    Cluster, Options, Sql, Writer, assert_rows_survived, assert_servers_equal, undisturbed,
+    wait_for,
 };
 use quorate_types::NodeId;
 
@@ -24,14 +25,16 @@ const OPEN_TABLE: &str = "CREATE TABLE app.open (node BIGINT UNSIGNED PRIMARY KE
 const EVENT: &str = "CREATE EVENT app.daily ON SCHEDULE EVERY 1 DAY DO SELECT 1";
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_switchover_under_load_pauses_writes_for_less_than_a_second() {
+#[test]
+fn a_switchover_under_load_pauses_writes_for_less_than_a_second() {
+    undisturbed(pauses_writes);
+}
+
+async fn pauses_writes() {
     let cluster = Cluster::start("switchover", PROGRAM, Options::default()).await;
     let first = cluster.wait_for_primary(SOON).await;
     let other = cluster.others(first)[0];
-    let mut root = Sql::socket(&cluster.node(first).socket())
-        .await
-        .expect("root on the primary's socket");
+    let mut root = root_of(&cluster, first).await;
     for sql in [Writer::TABLE, OPEN_TABLE, EVENT] {
         root.run(sql).await.expect(sql);
     }
@@ -79,9 +82,7 @@ async fn a_switchover_under_load_pauses_writes_for_less_than_a_second() {
     let outcomes = writer.finish().await;
 
     assert_servers_equal(&cluster.sockets(), SOON).await;
-    let mut root = Sql::socket(&cluster.node(first).socket())
-        .await
-        .expect("root on the primary's socket");
+    let mut root = root_of(&cluster, first).await;
     let kept = root.value("SELECT COUNT(*) FROM app.open").await;
     assert_eq!(kept.expect("the rows of open transactions"), "2");
     assert_rows_survived(&cluster.sockets(), &outcomes, &BTreeSet::new()).await;
@@ -99,6 +100,11 @@ async fn a_switchover_under_load_pauses_writes_for_less_than_a_second() {
         Vec::<String>::new()
     );
     cluster.stop().await;
+}
+
+async fn root_of(cluster: &Cluster, node: NodeId) -> Sql {
+    let socket = cluster.node(node).socket();
+    Sql::socket(&socket).await.expect("root on the socket")
 }
 
 /// Only the primary runs scheduled events.
