@@ -338,9 +338,14 @@ impl Check<'_> {
             );
             self.find("timing.election_max_ms", message);
         }
-        if timing.quorum_loss_probe < timing.election_max {
-            let message = "is less than election_max_ms: a leader would doubt itself before its \
-                           followers do";
+        // The lease is as long as the longest timeout, and openraft wants both to be over.
+        if timing.quorum_loss_probe < timing.election_max * 2 {
+            let message = format!(
+                "is {}, less than twice election_max_ms ({}): a leader would doubt itself before \
+                 its followers do",
+                timing.quorum_loss_probe.as_millis(),
+                timing.election_max.as_millis()
+            );
             self.find("timing.quorum_loss_probe_ms", message);
         }
         if timing.probe_timeout < timing.probe_interval {

@@ -170,7 +170,8 @@ fn everything_that_is_wrong_is_found_at_once() {
             "port = 7015",
             "port = 7010\nextra = [\"--loose-sync_binlog=0\"]",
         )
-        + "[timing]\nelection_min_ms = 60\nelection_max_ms = 60\n[log]\nfilter = \"a=b=c\"\n";
+        + "[timing]\nelection_min_ms = 60\nelection_max_ms = 60\n\
+           quorum_loss_probe_ms = 119\n[log]\nfilter = \"a=b=c\"\n";
     let found = findings(&text);
     let places: Vec<(&str, usize)> = found
         .iter()
@@ -185,6 +186,7 @@ fn everything_that_is_wrong_is_found_at_once() {
         ("mysqld.extra", "extra"),
         ("timing.election_min_ms", "election_min_ms"),
         ("timing.election_max_ms", "election_max_ms"),
+        ("timing.quorum_loss_probe_ms", "quorum_loss_probe_ms"),
         ("log.filter", "filter"),
     ] {
         assert!(
