@@ -11,7 +11,7 @@ use quorate_types::NodeId;
 use tokio::time::Instant;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_quorate-under-test");
-/// Overrides how large the file is, in MiB. With 1024 it takes minutes, and 15 GiB of the disk.
+/// Overrides how large the file is, in MiB. With 1900 it takes minutes, and 28 GiB of the disk.
 const SIZE: &str = "QUORATE_LOAD_MIB";
 const SIZE_MIB: u64 = 256;
 /// Of one sidecar: what capture holds, the log's tail, sled's cache and buffers. The file comes on top of

@@ -87,6 +87,35 @@ async fn on_server(node: &NodeProcess, statement: &str) {
     sql.run(statement).await.expect(statement);
 }
 
+/// A transaction that the log would not take does not reach the binlog. The session goes on.
+async fn too_large_for_the_log_is_refused(sql: &mut Sql) {
+    // Twice what the server is set to take, in many rows: it counts before an event, not behind it.
+    let rows = BUDGET_BYTES / 4 / 65536;
+    let large = format!(
+        "INSERT INTO app.bulk SELECT i, REPEAT('x', 65536) FROM (WITH RECURSIVE n AS \
+         (SELECT 1 i UNION ALL SELECT i + 1 FROM n WHERE i < {rows}) SELECT i FROM n) many"
+    );
+    let answer = sql.run(&large).await;
+    let refused = matches!(answer, Err(SqlError::Server { code: 1197, .. }));
+    assert!(refused, "{answer:?}");
+    let rows = sql.value("SELECT COUNT(*) FROM app.bulk").await;
+    assert_eq!(rows.expect("it goes on"), "0");
+}
+
+/// A replica takes what a primary with a larger budget took.
+async fn only_the_primary_limits_transactions(cluster: &Cluster, primary: NodeId) {
+    for (id, node) in &cluster.nodes {
+        let mut sql = Sql::socket(&node.socket()).await.expect("root");
+        let limit = sql.value("SELECT @@GLOBAL.max_binlog_cache_size").await;
+        let expected = if *id == primary {
+            BUDGET_BYTES / 8
+        } else {
+            2 << 30
+        };
+        assert_eq!(limit.expect("a limit"), expected.to_string(), "node {id}");
+    }
+}
+
 /// Only the primary executes: nothing goes, and writes stop before the budget is used up.
 async fn near_the_budget_writes_stop_and_go_on(cluster: &Cluster, primary: NodeId) -> u64 {
     let replicas = cluster.others(primary);
@@ -185,6 +214,8 @@ async fn what_is_purged_is_cloned_or_refused() {
         "SET GLOBAL group_concat_max_len = 1000000",
     )
     .await;
+    too_large_for_the_log_is_refused(&mut sql).await;
+    only_the_primary_limits_transactions(&cluster, primary).await;
     near_the_budget_writes_stop_and_go_on(&cluster, primary).await;
     cluster.wait_until_whole(Duration::from_secs(60)).await;
 
@@ -225,6 +256,8 @@ async fn what_is_purged_is_cloned_or_refused() {
         .await
         .expect("set");
     fill(&mut sql, 90_000, 3).await.expect("it serves");
+    let primary = cluster.wait_for_primary(bound).await;
+    only_the_primary_limits_transactions(&cluster, primary).await;
     assert_servers_equal(&cluster.sockets(), bound).await;
     assert_rows_survived(&cluster.sockets(), &outcomes, &outcomes.acknowledged).await;
     for node in cluster.nodes.values() {

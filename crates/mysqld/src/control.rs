@@ -7,7 +7,7 @@ use quorate_mysql_wire::{ConnectError, ConnectOptions, Connection, QueryError, Q
 use quorate_net::{Endpoint, Net};
 use quorate_types::{GtidSet, Secret, Uuid};
 
-use crate::rules::{GATE, SEMI_SYNC};
+use crate::rules::{GATE, SEMI_SYNC, TRANSACTION_BYTES_MAX};
 use crate::settings::{Finding, judge_variables};
 use crate::version::{Version, VersionError};
 
@@ -262,6 +262,8 @@ impl Session {
     ) -> Result<(), ControlError> {
         let version = self.identity().await?.version;
         self.stop_replication_and_reset().await?;
+        // What a primary took its replicas must take, and its own limit may be another.
+        self.limit_transactions(TRANSACTION_BYTES_MAX).await?;
         let what = "point replication at the feed";
         let gtid_only = match stream {
             Stream::Rows if version >= GTID_ONLY_SINCE => ", REQUIRE_ROW_FORMAT=1, GTID_ONLY=1",
@@ -404,6 +406,15 @@ impl Session {
             result => result?,
         };
         self.expect("super_read_only", "ON").await
+    }
+
+    /// From sessions that begin now, larger transactions are refused before they are in the binlog:
+    /// what is there must get into the log. `bytes` is a multiple of 4096, and at most 2 GiB of it
+    /// count. The server looks before each event, so the last one may go beyond.
+    pub async fn limit_transactions(&mut self, bytes: u64) -> Result<(), ControlError> {
+        let bytes = bytes.min(TRANSACTION_BYTES_MAX);
+        let sql = format!("SET GLOBAL max_binlog_cache_size={bytes}");
+        self.run("limit transactions", &sql).await.map(drop)
     }
 
     /// Lets clients write. `read_only=OFF` switches both off in one step.

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use crate::rules::{RULES, TRANSACTION_BYTES_MAX};
+use crate::rules::RULES;
 use crate::seed::path_option;
 use crate::version::Version;
 
@@ -26,8 +26,6 @@ pub struct Settings {
     pub max_connections: u32,
     pub buffer_pool_bytes: u64,
     pub performance_schema: bool,
-    /// At most an eighth of the log's disk budget, and 2 GiB.
-    pub transaction_bytes_max: u64,
     pub replica_parallel_workers: u32,
     /// `name=value`, given last: the user's own wishes. Those that Quorate depends on are refused
     /// by [`Settings::refused_extra`].
@@ -44,7 +42,6 @@ impl Settings {
             max_connections: 1000,
             buffer_pool_bytes: 128 << 20,
             performance_schema: true,
-            transaction_bytes_max: TRANSACTION_BYTES_MAX,
             replica_parallel_workers: default_parallel_workers(),
             extra: Vec::new(),
         }
@@ -70,11 +67,8 @@ impl Settings {
                 argv.push(format!("--{}={}", rule.name.replace('_', "-"), rule.value).into());
             }
         }
-        let transaction = self.transaction_bytes_max.min(TRANSACTION_BYTES_MAX);
         let number = |name: &str, value: u64| OsString::from(format!("--{name}={value}"));
         argv.extend([
-            number("max-binlog-cache-size", transaction),
-            number("max-binlog-stmt-cache-size", transaction),
             number(
                 "replica-parallel-workers",
                 self.replica_parallel_workers.into(),

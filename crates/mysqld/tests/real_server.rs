@@ -155,6 +155,11 @@ async fn control_makes_its_accounts_follows_a_feed_and_switches_the_gate() {
     assert!(!control.is_safe_replica().await.unwrap());
     control.disable_semi_sync_source().await.unwrap();
 
+    for (wanted, set) in [(1 << 20, 1 << 20), (u64::MAX, 2_u64 << 30)] {
+        control.limit_transactions(wanted).await.unwrap();
+        let limit = control.variable("max_binlog_cache_size").await.unwrap();
+        assert_eq!(limit, Some(set.to_string()));
+    }
     control.set_writable().await.unwrap();
     for sql in [
         "CREATE DATABASE app",

@@ -45,6 +45,8 @@ pub(crate) struct JobContext<N, H: Host> {
     pub(crate) capture_metrics: Arc<CaptureMetrics>,
     /// Where capture runs: a commit then wakes no other thread on its way to Raft and back.
     pub(crate) raft: tokio::runtime::Handle,
+    /// Of this node as primary: its log has a budget.
+    pub(crate) transaction_bytes_max: u64,
     pub(crate) demote_bound: Duration,
     pub(crate) drain_bound: Duration,
     pub(crate) own_groups: OwnGroups,

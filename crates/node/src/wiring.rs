@@ -459,6 +459,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             capture_uuid: Uuid(capture_uuid.0),
             capture_metrics,
             raft: self.raft.clone(),
+            transaction_bytes_max: known.config.retention.transaction_bytes_max(),
             demote_bound: known.config.timing.demote_bound,
             drain_bound: known.config.timing.switchover_drain,
             own_groups: self.own_groups.clone(),

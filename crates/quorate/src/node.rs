@@ -211,8 +211,6 @@ async fn server_parts(
         config.mysqld.socket.clone(),
     );
     settings.buffer_pool_bytes = bytes(&config.mysqld.buffer_pool)?;
-    // A larger one is refused before it is in the binlog: what is there must get into the log.
-    settings.transaction_bytes_max = config.retention.transaction_bytes_max();
     settings.replica_parallel_workers = config.mysqld.parallel_workers();
     settings.extra.clone_from(&config.mysqld.extra);
     if let Some(refused) = settings.refused_extra() {

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use quorate_mysqld::{Host, Session};
+use quorate_mysqld::{Host, Marker, Session};
 use quorate_net::Net;
 use quorate_replication::{Capture, CaptureOptions};
 use quorate_role::{Input, JobId};
@@ -79,16 +79,12 @@ impl<N: Net, H: Host> JobContext<N, H> {
                 )));
             }
             self.still_ours(epoch)?;
-            let marker = server.host.read_marker()?;
-            let marker =
-                marker.ok_or_else(|| JobError::Failed("the marker file is gone".to_owned()))?;
-            // On disk before the first commit: a repair must know which epoch to wait for.
-            server.host.write_marker(&quorate_mysqld::Marker {
-                last_epoch: Some(epoch),
-                ..marker
-            })?;
+            mark_primary(server, epoch)?;
             capture.release();
             let session = server.session(&net).await?;
+            session
+                .limit_transactions(self.transaction_bytes_max)
+                .await?;
             Ok(session.set_writable().await?)
         };
         timeout(STEP_MAX, go)
@@ -208,4 +204,15 @@ async fn on_runtime<F: Future>(runtime: &tokio::runtime::Handle, future: F) -> F
 
 fn late(what: &str) -> JobError {
     JobError::Failed(format!("{what} took too long"))
+}
+
+/// On disk before the first commit: a repair must know which epoch to wait for.
+fn mark_primary<H: Host>(server: &ServerState<H>, epoch: Epoch) -> Result<(), JobError> {
+    let marker = server.host.read_marker()?;
+    let marker = marker.ok_or_else(|| JobError::Failed("the marker file is gone".to_owned()))?;
+    server.host.write_marker(&Marker {
+        last_epoch: Some(epoch),
+        ..marker
+    })?;
+    Ok(())
 }
