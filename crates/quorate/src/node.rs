@@ -49,11 +49,21 @@ pub(crate) fn run(args: &NodeArgs) -> anyhow::Result<()> {
 /// Linux shares processors out between sessions first (`sched_autogroup_enabled`), and between their
 /// threads then. A session that others may be in is left as it is.
 fn prefer_session() {
-    let is_own = rustix::process::getsid(None).is_ok_and(|id| id == rustix::process::getpid());
-    if is_own {
+    if std::fs::read_to_string("/proc/self/stat").is_ok_and(|stat| leads_session(&stat)) {
         // Not allowed, or no such thing here: nothing but time depends on it.
         let _ = std::fs::write("/proc/self/autogroup", NICE.to_string());
     }
+}
+
+/// Whether a process leads its session, from its line in `/proc` (`proc_pid_stat(5)`). The session
+/// is 0 for one that was begun outside of the container, which `rustix`'s `getsid` panics at.
+fn leads_session(stat: &str) -> bool {
+    // The name between may hold anything, also brackets and spaces.
+    let ends = (stat.split_once(" ("), stat.rsplit_once(") "));
+    let (Some((id, _)), Some((_, rest))) = ends else {
+        return false;
+    };
+    rest.split(' ').nth(3) == Some(id)
 }
 
 /// Raft's runtime: one thread, so that its tasks wake each other without a system call.
@@ -285,4 +295,37 @@ fn bytes(text: &str) -> anyhow::Result<u64> {
         .parse()
         .with_context(|| format!("mysqld.buffer_pool: `{text}` is no size"))?;
     Ok(number * unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_leads_a_session_is_read_from_its_line() {
+        let own = [
+            "12 (quorate) S 1 12 12 34816 12",
+            "12 (a) S (b) S 1 12 12 0 -1",
+        ];
+        let not = [
+            "12 (quorate) S 1 12 7 34816 12",
+            "12 (of a session outside) S 0 0 0 0 -1",
+            "12 (1 1 12 12) S 1 12 7 0 -1",
+            "12 (torn) S 1",
+            "12",
+            "",
+        ];
+        assert!(own.iter().all(|stat| leads_session(stat)));
+        assert!(!not.iter().any(|stat| leads_session(stat)));
+    }
+
+    #[test]
+    fn the_line_of_a_real_leader_is_understood() {
+        let output = std::process::Command::new("setsid")
+            .args(["--wait", "cat", "/proc/self/stat"])
+            .output()
+            .expect("run setsid");
+        let stat = String::from_utf8_lossy(&output.stdout);
+        assert!(leads_session(&stat), "{stat}");
+    }
 }
