@@ -275,6 +275,16 @@ pub const SCENARIOS: &[Scenario] = &[
         switchovers::from_one_that_hears_nothing,
     ),
     Scenario::new(
+        "errant-while-promoted",
+        "A22: a server that has more than is accepted by the time its writes should begin is no primary",
+        servers::errant_while_promoted,
+    ),
+    Scenario::new(
+        "deposed-while-promoted",
+        "A18: a node that stood still amid its promotion, and was replaced, lets nobody write",
+        servers::deposed_while_promoted,
+    ),
+    Scenario::new(
         "wiped-replica",
         "A23: a replica without data gets all of it from the log",
         clones::wiped_replica,

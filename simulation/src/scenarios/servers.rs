@@ -1,3 +1,5 @@
+use quorate_types::NodeId;
+
 use super::{ms, primary, replaced, seconds};
 use crate::cluster::{Cluster, Violation};
 use crate::mysqld::Pace;
@@ -83,4 +85,73 @@ pub(super) fn all_servers_die(cluster: &mut Cluster) -> Result<(), Violation> {
     }
     cluster.run_for(ms(100))?;
     primary(cluster).map(drop)
+}
+
+/// Whether a node's server runs and takes writes.
+fn takes_writes(cluster: &Cluster, node: NodeId) -> bool {
+    let server = cluster.machine(node).server();
+    // One that is starting has no variables yet.
+    server.is_some_and(|server| server.variable("super_read_only").as_deref() == Some("OFF"))
+}
+
+/// Kills the primary's server, and stops the world where another one's commits would wait already and
+/// it does not take any yet: behind the last step that tells the server to do something.
+fn promotes_another(cluster: &mut Cluster) -> Result<NodeId, Violation> {
+    let old = primary(cluster)?;
+    cluster.kill_server(old);
+    let others = cluster.others(old);
+    let next = |cluster: &Cluster| {
+        let mut nodes = others.iter().copied();
+        nodes.find(|node| {
+            let server = cluster.machine(*node).server();
+            server.is_some_and(|server| {
+                server.is_on("rpl_semi_sync_source_enabled") && server.is_on("super_read_only")
+            })
+        })
+    };
+    cluster.run_until("another is promoted", seconds(5), |cluster| {
+        next(cluster).is_some()
+    })?;
+    Ok(next(cluster).expect("it was just there"))
+}
+
+pub(super) fn errant_while_promoted(cluster: &mut Cluster) -> Result<(), Violation> {
+    for _ in 0..3 {
+        let node = promotes_another(cluster)?;
+        cluster.make_errant(node);
+        let until = cluster.elapsed() + seconds(30);
+        while cluster.is_errant(node) {
+            if takes_writes(cluster, node) {
+                return Err(Violation(format!(
+                    "node {node} takes writes with a transaction that nobody accepted"
+                )));
+            }
+            if cluster.elapsed() >= until {
+                return Err(Violation(format!("node {node} is not cloned within 30 s")));
+            }
+            cluster.run_for(ms(1))?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn deposed_while_promoted(cluster: &mut Cluster) -> Result<(), Violation> {
+    for _ in 0..3 {
+        let node = promotes_another(cluster)?;
+        cluster.stand_still(node, true);
+        replaced(cluster, node, seconds(10))?;
+        cluster.stand_still(node, false);
+        for _ in 0..2000 {
+            cluster.run_for(ms(1))?;
+            if cluster.primary() == Some(node) {
+                break;
+            }
+            if takes_writes(cluster, node) {
+                return Err(Violation(format!(
+                    "node {node} takes writes, and another is primary"
+                )));
+            }
+        }
+    }
+    Ok(())
 }
