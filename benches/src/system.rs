@@ -43,7 +43,7 @@ impl System {
                 let port = cluster.node(primary).ports.read_write;
                 (Members::Cluster(Box::new(cluster)), port)
             }
-            Peer::Semisync | Peer::Gr => {
+            Peer::Semisync | Peer::SemisyncDurable | Peer::Gr => {
                 let machine = machine_lock().await?;
                 let servers = start_servers(peer).await?;
                 let port = servers[0].port;
@@ -133,6 +133,11 @@ async fn start_servers(peer: Peer) -> anyhow::Result<Vec<Server>> {
                 "--plugin-load-add=semisync_replica.so".to_owned(),
                 "--rpl-semi-sync-replica-enabled=ON".to_owned(),
                 "--super-read-only=ON".to_owned(),
+                match peer {
+                    Peer::SemisyncDurable => "--sync-relay-log=1".to_owned(),
+                    // MySQL's default, which leaves it to the operating system.
+                    _ => "--sync-relay-log=10000".to_owned(),
+                },
             ],
         };
         let id = number as u32 + 1;

@@ -64,7 +64,7 @@ fn peers(runs: &[&Run]) -> Vec<Peer> {
 /// Of every system: the median of its rounds, with the lowest and the highest throughput.
 pub(crate) fn throughput(runs: &[Run]) -> String {
     let mut text = format!(
-        "{:<16} {:>7} {:<9} {:>8} {:>19} {:>8} {:>8} {:>8}\n",
+        "{:<16} {:>7} {:<16} {:>8} {:>19} {:>8} {:>8} {:>8}\n",
         "script", "threads", "system", "per s", "lowest .. highest", "p50 ms", "p95 ms", "p99 ms"
     );
     for ((script, threads), runs) in cases(runs) {
@@ -81,7 +81,7 @@ pub(crate) fn throughput(runs: &[Run]) -> String {
             let percentile = |percent| of(&|run| run.report.percentile_ms(percent)).median;
             let _ = writeln!(
                 text,
-                "{script:<16} {threads:>7} {peer:<9} {:>8.0} {:>8.0} .. {:>7.0} {:>8.2} {:>8.2} {:>8.2}",
+                "{script:<16} {threads:>7} {peer:<16} {:>8.0} {:>8.0} .. {:>7.0} {:>8.2} {:>8.2} {:>8.2}",
                 rate.median,
                 rate.low,
                 rate.high,
@@ -115,7 +115,7 @@ pub(crate) fn ratios(runs: &[Run], value: fn(&Run) -> f64) -> String {
             if let Some(ratio) = Spread::of(&values) {
                 let _ = writeln!(
                     text,
-                    "{script:<16} {threads:>7} quorate / {peer:<9} {:.2} ({:.2} .. {:.2}, {} rounds)",
+                    "{script:<16} {threads:>7} quorate / {peer:<16} {:.2} ({:.2} .. {:.2}, {} rounds)",
                     ratio.median,
                     ratio.low,
                     ratio.high,

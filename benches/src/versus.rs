@@ -15,6 +15,8 @@ use crate::table;
 pub(crate) enum Peer {
     /// A source and two replicas, `AFTER_SYNC`, one ACK.
     Semisync,
+    /// The same, with replicas that sync what they acknowledge (`sync_relay_log=1`), as Quorate does.
+    SemisyncDurable,
     /// Single-primary group replication of three.
     Gr,
     /// Three nodes, through the read-write port of the primary's node.
@@ -25,6 +27,7 @@ impl std::fmt::Display for Peer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(match self {
             Self::Semisync => "semisync",
+            Self::SemisyncDurable => "semisync-durable",
             Self::Gr => "gr",
             Self::Quorate => "quorate",
         })
