@@ -538,6 +538,13 @@ impl Cluster {
         self.machine(node).set_pace(pace);
     }
 
+    /// Gives a node another mysqld: its server is killed, and the next one says this version.
+    pub fn set_version(&mut self, node: NodeId, version: &'static str) {
+        self.note(&format!("MySQL {version} on n{node}"));
+        self.machine(node).with(|state| state.version = version);
+        self.kill_server(node);
+    }
+
     /// Removes a node's data folder; its server is killed.
     pub fn wipe_data(&mut self, node: NodeId) {
         self.note(&format!("FAULT wipe the data of n{node}"));

@@ -29,6 +29,7 @@ use crate::export::{Export, Exported};
 use crate::membership::{JoinError, Membership};
 use crate::node::AdminChannel;
 use crate::roles::Roles;
+use crate::series;
 use crate::verify::{Checksummed, Verified};
 
 /// How long a switchover may take until the new primary serves.
@@ -128,13 +129,21 @@ impl AdminService {
                     node.role, node.message
                 ));
             }
-            return Ok(to);
+            return match series::older(&view, node) {
+                Some(older) => Err(format!(
+                    "node {to} runs MySQL {}, and node {older} an older series, which may not be able to apply \
+                     what it writes: update node {older} first, or stop it",
+                    node.server_version
+                )),
+                None => Ok(to),
+            };
         }
         let replicas = view.nodes.iter().filter(|(_, node)| fit(node));
-        let nearest = replicas.min_by_key(|(id, node)| (node.lag_transactions, **id));
-        nearest
-            .map(|(id, _)| *id)
-            .ok_or_else(|| "there is no healthy replica".to_owned())
+        let of_the_oldest = replicas.filter(|(_, node)| series::older(&view, node).is_none());
+        let nearest = of_the_oldest.min_by_key(|(id, node)| (node.lag_transactions, **id));
+        nearest.map(|(id, _)| *id).ok_or_else(|| {
+            "there is no healthy replica, or only of a newer series of MySQL".to_owned()
+        })
     }
 
     pub(crate) async fn switch(&self, to: NodeId) -> Response<SwitchoverReply> {

@@ -14,6 +14,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use crate::roles::Roles;
+use crate::series::series;
 
 /// A permit whose holder does not get on for so long ends: another member may need one.
 const PROGRESS_MAX: Duration = Duration::from_secs(30);
@@ -278,13 +279,6 @@ fn choose_donor(view: &ClusterView, ask: &Ask) -> Result<NodeId, String> {
         why = "there is no other node".to_owned();
     }
     found.into_iter().min().map(|(.., id)| id).ok_or(why)
-}
-
-/// Major and minor version: MySQL clones within one series only.
-fn series(version: &str) -> Option<(u32, u32)> {
-    let mut numbers = version.split(|c: char| !c.is_ascii_digit());
-    let mut next = || numbers.next()?.parse().ok();
-    Some((next()?, next()?))
 }
 
 #[cfg(test)]

@@ -43,6 +43,7 @@ mod recent;
 mod recover;
 mod retention;
 mod roles;
+mod series;
 mod server;
 mod status;
 pub mod telemetry;

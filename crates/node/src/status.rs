@@ -8,7 +8,7 @@ use quorate_consensus::apply::APPLY_LEVEL;
 use quorate_consensus::{Consensus, RaftView};
 use quorate_net::Net;
 use quorate_proxy::{GateHandle, RoleWatch};
-use quorate_role::{Candidate, Input};
+use quorate_role::{Candidate, Input, Series};
 use quorate_types::{
     ClusterId, ClusterView, Incarnation, KeptCut, LogIndex, NodeId, NodeView, Role,
 };
@@ -26,6 +26,7 @@ use crate::peers::{REPORT_MAX, Reports};
 use crate::recent::Recent;
 use crate::retention::Kept;
 use crate::roles::Roles;
+use crate::series::series;
 use crate::watchers::Health;
 
 /// How often what nobody announces (lag, peers that fall silent) is looked at.
@@ -157,6 +158,7 @@ impl<N: Net> ViewMaker<N> {
         let mut control = self.own.control.clone();
         let mut leader = None;
         let mut told = Vec::new();
+        let mut told_series = None;
         let mut heard_at = Instant::now();
         loop {
             // The log moves thousands of times a second: only a new epoch is urgent.
@@ -184,7 +186,13 @@ impl<N: Net> ViewMaker<N> {
             self.own
                 .roles
                 .set_reads(self.may_serve_reads(&view, heard_at));
-            let candidates = self.candidates(&view);
+            let own = view.nodes.get(&self.own.node);
+            let own_series = own.and_then(|own| series(&own.server_version));
+            if let Some(series) = own_series.filter(|_| own_series != told_series) {
+                told_series = own_series;
+                let _ = self.inputs.send(Input::Series(series)).await;
+            }
+            let candidates = self.candidates(&view, own_series.unwrap_or_default());
             if candidates != told {
                 told.clone_from(&candidates);
                 let _ = self.inputs.send(Input::Peers(candidates)).await;
@@ -277,7 +285,7 @@ impl<N: Net> ViewMaker<N> {
             && heard_at.elapsed() < self.config.timing.ro_stale_max
     }
 
-    fn candidates(&self, view: &ClusterView) -> Vec<Candidate> {
+    fn candidates(&self, view: &ClusterView, own: Series) -> Vec<Candidate> {
         let raft = self.own.consensus.view().borrow().clone();
         let voters = &raft.voters;
         // A witness that leads ships its log first: who lacks some of it could not take over.
@@ -294,6 +302,7 @@ impl<N: Net> ViewMaker<N> {
                 node: *id,
                 healthy: node.healthy && node.role == Role::Replica && has_all(id),
                 behind: node.lag_transactions,
+                series: series(&node.server_version).unwrap_or(own),
             })
             .collect()
     }

@@ -54,6 +54,10 @@ pub struct Applied {
     pub epoch: Option<(Epoch, NodeId)>,
 }
 
+/// Major and minor version of a mysqld: its release series. What a newer one writes an older one may
+/// not be able to apply.
+pub type Series = (u32, u32);
+
 /// A node that leadership could go to, by its own fresh report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate {
@@ -62,6 +66,8 @@ pub struct Candidate {
     pub healthy: bool,
     /// Accepted transactions that its mysqld has not executed.
     pub behind: u64,
+    /// Of its mysqld; where that is not known, of this node's.
+    pub series: Series,
 }
 
 /// What happened to this node's mysqld by itself.
@@ -175,6 +181,8 @@ pub enum Input {
         why: String,
     },
     Peers(Vec<Candidate>),
+    /// Of this node's mysqld.
+    Series(Series),
     /// The log is near its budget, or no longer.
     LogFull(bool),
     Switchover {

@@ -120,7 +120,7 @@ impl Machine {
                 self.nearest(None)
                     .filter(|nearest| stalled && nearest.behind == 0)
             }
-            Phase::Replica if !ordered && self.replica_healthy => None,
+            Phase::Replica if !ordered && self.replica_healthy && !self.yields(now) => None,
             _ => self.nearest(None),
         };
         let to = match self.switchover {
@@ -162,13 +162,36 @@ impl Machine {
         effects.push(Effect::Transfer { leader, to });
     }
 
-    /// The healthy peer that is least behind.
+    /// Whether a server of an older series should be primary instead of this one: that one may not be
+    /// able to apply what this one writes, but this one can apply what it writes. Leadership that
+    /// comes back soon stays, so that the cluster serves also if the other one cannot be elected.
+    fn yields(&self, now: Tick) -> bool {
+        let came_back = self
+            .last_transfer_at
+            .is_some_and(|at| now < at + self.timing.transfer_interval);
+        !came_back
+            && self
+                .nearest(None)
+                .is_some_and(|nearest| Some(nearest.series) < self.series)
+    }
+
+    /// Whether a node's server would, as primary, give leadership to one of an older series.
+    pub(crate) fn is_newest(&self, node: NodeId) -> bool {
+        let healthy = self.peers.iter().filter(|peer| peer.healthy);
+        let oldest = healthy.map(|peer| peer.series).chain(self.series).min();
+        let peer = self.peers.iter().find(|peer| peer.node == node);
+        peer.is_some_and(|peer| Some(peer.series) > oldest)
+    }
+
+    /// The healthy peer of the oldest series that is least behind.
     fn nearest(&self, except: Option<NodeId>) -> Option<Candidate> {
         let healthy = self
             .peers
             .iter()
             .filter(|peer| peer.healthy && Some(peer.node) != except);
-        healthy.min_by_key(|peer| (peer.behind, peer.node)).copied()
+        healthy
+            .min_by_key(|peer| (peer.series, peer.behind, peer.node))
+            .copied()
     }
 
     fn consider_proposal(&mut self, now: Tick, leader: LeaderId, effects: &mut Vec<Effect>) {
@@ -189,6 +212,7 @@ impl Machine {
                         epoch,
                         advanced_at: now,
                     };
+                    self.name_older(effects);
                     self.start(Job::Promote { epoch }, effects);
                     return;
                 }
@@ -205,7 +229,8 @@ impl Machine {
                 _ => None,
             },
             (true, None) => {
-                let promotable = self.phase == Phase::Replica && self.replica_healthy;
+                let promotable =
+                    self.phase == Phase::Replica && self.replica_healthy && !self.yields(now);
                 if !promotable || self.is_leaving() {
                     return;
                 }
@@ -217,5 +242,16 @@ impl Machine {
             applied_as: None,
         });
         effects.push(Effect::Propose { leader, node });
+    }
+
+    fn name_older(&self, effects: &mut Vec<Effect>) {
+        let Some(own) = self.series else { return };
+        for peer in self.peers.iter().filter(|peer| peer.series < own) {
+            effects.push(Effect::Report(format!(
+                "a server of MySQL {}.{} becomes primary, and node {} runs {}.{}, which may not be able to \
+                 apply what it writes",
+                own.0, own.1, peer.node, peer.series.0, peer.series.1
+            )));
+        }
     }
 }

@@ -22,8 +22,8 @@ mod limit;
 mod machine;
 
 pub use input::{
-    Applied, Candidate, Defect, Effect, Input, Job, JobId, JobResult, Proposal, ServerEvent, Tick,
-    Timing,
+    Applied, Candidate, Defect, Effect, Input, Job, JobId, JobResult, Proposal, Series,
+    ServerEvent, Tick, Timing,
 };
 pub use machine::{Machine, Phase};
 

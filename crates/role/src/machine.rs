@@ -1,8 +1,8 @@
 use quorate_types::{Epoch, LeaderId, NodeId, Role};
 
 use crate::input::{
-    Applied, Candidate, Defect, Effect, Input, Job, JobId, JobResult, Proposal, ServerEvent, Tick,
-    Timing,
+    Applied, Candidate, Defect, Effect, Input, Job, JobId, JobResult, Proposal, Series,
+    ServerEvent, Tick, Timing,
 };
 use crate::lead::{Proposing, Transfer};
 use crate::limit::Limit;
@@ -68,6 +68,8 @@ pub struct Machine {
     pub(crate) leading: Option<LeaderId>,
     pub(crate) applied: Applied,
     pub(crate) peers: Vec<Candidate>,
+    /// Of this node's server, once it is known.
+    pub(crate) series: Option<Series>,
     pub(crate) replica_healthy: bool,
     pub(crate) job: Option<(JobId, Job)>,
     pub(crate) next_job: JobId,
@@ -108,6 +110,7 @@ impl Machine {
             leading: None,
             applied: Applied::default(),
             peers: Vec::new(),
+            series: None,
             replica_healthy: false,
             job: None,
             next_job: JobId(1),
@@ -219,9 +222,11 @@ impl Machine {
             Input::Absolved => self.on_absolved(now, effects),
             Input::Bypassed { epoch, why } => self.on_bypassed(epoch, why, effects),
             Input::Peers(peers) => self.peers = peers,
+            Input::Series(series) => self.series = Some(series),
             Input::LogFull(full) => self.limit.full = full,
             Input::Switchover { to } => {
-                let possible = self.is_candidate(to) && self.leading.is_some();
+                let possible =
+                    self.is_candidate(to) && !self.is_newest(to) && self.leading.is_some();
                 self.switchover = possible.then_some(to);
             }
             Input::Stop => self.stop_by = self.stop_by.or(Some(now + self.timing.stop_bound)),

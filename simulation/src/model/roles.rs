@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_role::{
-    Applied, Candidate, Defect, Effect, Input, JobId, JobResult, Machine, Phase, Proposal,
+    Applied, Candidate, Defect, Effect, Input, JobId, JobResult, Machine, Phase, Proposal, Series,
     ServerEvent, Tick, Timing,
 };
 use quorate_types::{Epoch, LeaderId, LogId, NodeId};
@@ -170,6 +170,7 @@ fn real(input: In, job: Option<JobId>) -> Input {
                 node: NodeId(u64::from(node) + 1),
                 healthy: true,
                 behind: u64::from(level >> node & 1 == 0),
+                series: Series::default(),
             };
             let healthy = (0..8).filter(|node| healthy >> node & 1 == 1);
             Input::Peers(healthy.map(peer).collect())

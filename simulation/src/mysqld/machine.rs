@@ -9,7 +9,7 @@ use quorate_mysqld::Marker;
 use quorate_types::{Gtid, GtidSet, NodeId, Uuid};
 use tokio::sync::mpsc;
 
-use super::binlog::Binlogs;
+use super::binlog::{Binlogs, VERSION};
 use super::engine::Engine;
 use super::process::Process;
 use crate::network::MachineNet;
@@ -75,6 +75,8 @@ pub(crate) struct State {
     pub(crate) sidecar: u64,
     /// Copies of another server's data that became this one's.
     pub(crate) clones: u64,
+    /// Of its mysqld.
+    pub(crate) version: &'static str,
     /// What a folder had executed that was lost: that is a failure, and not nothing.
     pub(crate) lost: GtidSet,
     next_process: u64,
@@ -102,6 +104,7 @@ impl Machine {
             visible: Vec::new(),
             sidecar: 0,
             clones: 0,
+            version: VERSION,
             lost: GtidSet::new(),
             next_process: 0,
         };

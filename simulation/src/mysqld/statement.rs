@@ -7,7 +7,6 @@ use quorate_mysql_wire::{Row, ServerError};
 use quorate_types::{GtidSet, Secret};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::binlog::VERSION;
 use super::engine::Change;
 use super::process::Process;
 use super::replica::Source;
@@ -196,7 +195,7 @@ fn variable(process: &Arc<Process>, name: &str) -> Option<String> {
     match name {
         "gtid_executed" => Some(process.executed_set().to_string()),
         "server_uuid" => Some(process.with_folder(|folder| folder.uuid)?.to_string()),
-        "version" => Some(VERSION.to_owned()),
+        "version" => Some(process.machine.with(|state| state.version).to_owned()),
         "server_id" => Some(process.settings.server_id.to_string()),
         // As numbers, which is how MySQL shows what is on or off in a SELECT.
         name => Some(match process.variable(name)?.as_str() {

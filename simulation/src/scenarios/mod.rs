@@ -285,6 +285,11 @@ pub const SCENARIOS: &[Scenario] = &[
         servers::deposed_while_promoted,
     ),
     Scenario::new(
+        "newer-series",
+        "R18: a server of a newer series is primary only while no older one can be",
+        servers::newer_series,
+    ),
+    Scenario::new(
         "wiped-replica",
         "A23: a replica without data gets all of it from the log",
         clones::wiped_replica,

@@ -155,3 +155,70 @@ pub(super) fn deposed_while_promoted(cluster: &mut Cluster) -> Result<(), Violat
     }
     Ok(())
 }
+
+pub(super) fn newer_series(cluster: &mut Cluster) -> Result<(), Violation> {
+    let first = primary(cluster)?;
+    let others = cluster.others(first);
+    let (newer, older) = (others[0], [first, others[1]]);
+    cluster.set_version(newer, "9.8.0");
+    cluster.run_for(seconds(3))?;
+    for round in 0..4 {
+        let old = primary(cluster)?;
+        if old == newer {
+            return Err(Violation(format!(
+                "node {newer} is primary, and an older server could be"
+            )));
+        }
+        match round % 2 {
+            0 => cluster.kill_server(old),
+            _ => cluster.power_off(old),
+        }
+        replaced(cluster, old, seconds(5))?;
+        cluster.start_sidecar(old);
+        // It leaves leadership to an older one once in 10 s.
+        cluster.run_for(seconds(10))?;
+    }
+    better_than_none(cluster, newer, older)?;
+    // Then all are updated but one, which is ended in good order.
+    let [last, other] = older;
+    cluster.set_version(other, "9.8.0");
+    cluster.run_for(seconds(15))?;
+    for _ in 0..2 {
+        if cluster.primary() == Some(last) {
+            break;
+        }
+        let old = primary(cluster)?;
+        cluster.kill_server(old);
+        cluster.run_for(seconds(11))?;
+    }
+    if cluster.primary() != Some(last) {
+        return Err(Violation(format!(
+            "the oldest, node {last}, is not primary"
+        )));
+    }
+    cluster.stop_sidecar(last);
+    replaced(cluster, last, seconds(2))?;
+    cluster.run_until("it ended", seconds(20), |cluster| cluster.is_ended(last))?;
+    cluster.start_sidecar(last);
+    cluster.run_for(seconds(3))
+}
+
+fn better_than_none(
+    cluster: &mut Cluster,
+    newer: NodeId,
+    older: [NodeId; 2],
+) -> Result<(), Violation> {
+    let until = cluster.elapsed() + seconds(5);
+    while cluster.primary() != Some(newer) {
+        if cluster.elapsed() >= until {
+            return Err(Violation(format!(
+                "node {newer} is not primary, and nobody else can be"
+            )));
+        }
+        for node in older {
+            cluster.kill_server(node);
+        }
+        cluster.run_for(ms(50))?;
+    }
+    cluster.run_for(seconds(3))
+}
