@@ -8,6 +8,7 @@ use std::time::UNIX_EPOCH;
 use quorate_types::KeptCut;
 
 use crate::host::BinlogFiles;
+use crate::version::Version;
 
 const INDEX: &str = "binlog.index";
 /// Behind the index's name: where mysqld writes a new one before it renames it.
@@ -20,6 +21,9 @@ const DESCRIPTION: &str = "repair.txt";
 /// Magic, then the format description's header, whose flags are at byte 17.
 const FLAGS_AT: u64 = 4 + 17;
 const FLAG_IN_USE: u8 = 1;
+/// In its body, behind two bytes: the server's version, filled up with zeros.
+const VERSION_AT: u64 = 4 + 19 + 2;
+const VERSION_BYTES: usize = 50;
 
 /// The binlog files in a data folder of this machine.
 #[derive(Clone, Debug)]
@@ -97,6 +101,17 @@ impl LocalBinlogs {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         Ok(self.data_folder.join(file))
+    }
+
+    /// Of the mysqld that wrote a file, if the file says it.
+    pub(crate) fn written_by(&self, file: &str) -> io::Result<Option<Version>> {
+        let mut text = [0; VERSION_BYTES];
+        match self.open(file)?.read_exact_at(&mut text, VERSION_AT) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            read => read?,
+        }
+        let text = String::from_utf8_lossy(&text);
+        Ok(Version::parse_supported(text.trim_end_matches('\0')).ok())
     }
 
     fn write_index(&self, files: &[String]) -> io::Result<()> {

@@ -9,6 +9,7 @@ use crate::marker::{Marker, MarkerParseError};
 use crate::seed::SeedError;
 use crate::service_manager::ServiceManagerError;
 use crate::settings::Settings;
+use crate::version::Version;
 
 /// What fits into a socket's address on Linux.
 pub(crate) const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -60,6 +61,11 @@ pub enum HostError {
         .0.display()
     )]
     SocketPath(PathBuf),
+    #[error(
+        "MySQL {new} would start on data that MySQL {old} did not shut down cleanly: let {old} start here \
+         once (`mysqld.program`), or remove the data folder, so that it is cloned from a server of its series"
+    )]
+    UncleanUpgrade { old: Version, new: Version },
 }
 
 /// The machine that one mysqld runs on: its process and its files.

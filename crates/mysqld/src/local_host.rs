@@ -11,7 +11,7 @@ use rustix::fs::{FlockOperation, fcntl_lock};
 use crate::binlog_files::{LocalBinlogs, replace_file, sync_folder, unless_gone};
 use crate::exec_server;
 use crate::file_lock::FileLock;
-use crate::host::{Beside, Host, HostError, SOCKET_PATH_BYTES_MAX, Signal};
+use crate::host::{Beside, BinlogFiles, Host, HostError, SOCKET_PATH_BYTES_MAX, Signal};
 use crate::installation::Installation;
 use crate::marker::Marker;
 use crate::process::{self, ServerProcess};
@@ -107,6 +107,25 @@ impl LocalHost {
         Ok(())
     }
 
+    /// InnoDB's recovery is that of one release series: a newer one may misread what a crash left.
+    fn refuse_unclean_upgrade(&self) -> Result<(), HostError> {
+        let folder = &self.options.data_folder;
+        if !self.data_folder_exists() {
+            return Ok(());
+        }
+        let binlogs = LocalBinlogs::new(folder.clone(), self.options.cut_folder.clone());
+        let last = binlogs.left_open();
+        let Some(last) = last.map_err(at("look for the last binlog file in", folder))? else {
+            return Ok(());
+        };
+        let old = binlogs.written_by(&last);
+        let new = self.options.installation.version;
+        match old.map_err(at("read the last binlog file in", folder))? {
+            Some(old) if !old.same_series(new) => Err(HostError::UncleanUpgrade { old, new }),
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) fn argv(&self, settings: &Settings) -> Vec<OsString> {
         let installation = &self.options.installation;
         let mut argv = installation.mysqld.clone();
@@ -195,6 +214,7 @@ impl Host for LocalHost {
             return Err(HostError::SocketPath(settings.socket.clone()));
         }
         self.remove_stale_socket(settings)?;
+        self.refuse_unclean_upgrade()?;
         match &self.options.manager {
             None => self.spawn(settings),
             Some(manager) => self.order(manager, settings).await,

@@ -345,3 +345,35 @@ async fn sysbench_logs_in_over_plain_tcp() {
     assert_eq!(encrypted.rows[0].text(1).as_deref(), Some("0"));
     kill_server(host, &process).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_newer_series_is_not_started_on_what_a_crash_left() {
+    let story = Story::begin().await;
+    let host = &story.host;
+    let (process, _root) = story.writable(&["CREATE DATABASE app"]).await;
+    kill_server(host, &process).await.unwrap();
+    let data = &host.options().data_folder;
+    let index = std::fs::read_to_string(data.join("binlog.index")).unwrap();
+    let path = data.join(index.lines().last().expect("a binlog"));
+    let whole = std::fs::read(&path).unwrap();
+    let own = host.options().installation.version;
+
+    let mut older = whole.clone();
+    let text = format!("{}.{}.9", own.major - 1, own.minor);
+    older[25..75].fill(0);
+    older[25..25 + text.len()].copy_from_slice(text.as_bytes());
+    std::fs::write(&path, &older).unwrap();
+    let refused = host.start(&story.settings).await;
+    match refused.map(drop) {
+        Err(error @ HostError::UncleanUpgrade { .. }) => {
+            let said = error.to_string();
+            assert!(said.contains(&format!("data that MySQL {text}")), "{said}");
+        }
+        other => panic!("{other:?}"),
+    }
+
+    std::fs::write(&path, &whole).unwrap();
+    let process = host.start(&story.settings).await.unwrap();
+    story.root(&process).await.probe().await.unwrap();
+    kill_server(host, &process).await.unwrap();
+}

@@ -1,3 +1,6 @@
+use quorate_binlog::build::{EventBuilder, FileBuilder};
+use quorate_types::GtidSet;
+
 use super::*;
 
 fn binlogs(folder: &Path) -> LocalBinlogs {
@@ -131,4 +134,21 @@ fn a_binlog_that_was_not_closed_is_named_whatever_it_is_called() {
     assert_eq!(binlogs.left_open().unwrap(), open);
     std::fs::write(data.join("mysql-bin.000007"), &closed[..10]).unwrap();
     assert_eq!(binlogs.left_open().unwrap(), open);
+}
+
+#[test]
+fn who_wrote_a_file_is_read_from_its_beginning() {
+    let folder = tempfile::tempdir().unwrap();
+    let binlogs = binlogs(folder.path());
+    let path = binlogs.data_folder.join("binlog.000003");
+    let events = EventBuilder::new(7);
+    let format = events.format_description("8.4.5-log", 0);
+    let file = FileBuilder::with_format(events, &format, &GtidSet::new());
+    std::fs::write(&path, file.into_bytes()).unwrap();
+    let known = binlogs.written_by("binlog.000003").unwrap();
+    assert_eq!(known, Some(Version::new(8, 4, 5)));
+    // Torn, and of nobody.
+    assert_eq!(binlogs.written_by("binlog.000001").unwrap(), None);
+    std::fs::write(&path, [0xfe; 40]).unwrap();
+    assert_eq!(binlogs.written_by("binlog.000003").unwrap(), None);
 }
