@@ -103,7 +103,8 @@ impl LocalBinlogs {
         Ok(self.data_folder.join(file))
     }
 
-    /// Of the mysqld that wrote a file, if the file says it.
+    /// Of the mysqld that wrote a file, if the file says it: whatever the checksum of the event that
+    /// does, since somebody may be kept from misreading the data only by this.
     pub(crate) fn written_by(&self, file: &str) -> io::Result<Option<Version>> {
         let mut text = [0; VERSION_BYTES];
         match self.open(file)?.read_exact_at(&mut text, VERSION_AT) {
@@ -111,7 +112,7 @@ impl LocalBinlogs {
             read => read?,
         }
         let text = String::from_utf8_lossy(&text);
-        Ok(Version::parse_supported(text.trim_end_matches('\0')).ok())
+        Ok(Version::parse(text.trim_end_matches('\0')).ok())
     }
 
     fn write_index(&self, files: &[String]) -> io::Result<()> {

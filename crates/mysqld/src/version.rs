@@ -32,15 +32,29 @@ impl Version {
         }
     }
 
+    /// Major and minor version.
+    #[must_use]
+    pub const fn series(self) -> (u16, u16) {
+        (self.major, self.minor)
+    }
+
     /// Releases of one series share a data format and may clone each other.
     #[must_use]
     pub fn same_series(self, other: Self) -> bool {
-        (self.major, self.minor) == (other.major, other.minor)
+        self.series() == other.series()
     }
 
-    /// Reads `… Ver 9.7.4-2 for Linux …` as well as a bare `9.7.4-2`, and refuses what Quorate
-    /// cannot run.
+    /// Reads what [`Self::parse`] does, and refuses what Quorate cannot run.
     pub fn parse_supported(text: &str) -> Result<Self, VersionError> {
+        let version = Self::parse(text)?;
+        if version < Self::OLDEST {
+            return Err(VersionError::TooOld(version));
+        }
+        Ok(version)
+    }
+
+    /// Reads `… Ver 9.7.4-2 for Linux …` as well as a bare `9.7.4-2`, of MySQL.
+    pub fn parse(text: &str) -> Result<Self, VersionError> {
         let text = text.trim();
         if text.to_ascii_lowercase().contains("mariadb") {
             return Err(VersionError::MariaDb(text.to_owned()));
@@ -55,14 +69,10 @@ impl Version {
             .split(|c: char| !c.is_ascii_digit())
             .map(str::parse::<u16>);
         let mut part = || parts.next()?.ok();
-        let version = match (part(), part(), part()) {
-            (Some(major), Some(minor), Some(patch)) => Self::new(major, minor, patch),
-            _ => return Err(unreadable()),
-        };
-        if version < Self::OLDEST {
-            return Err(VersionError::TooOld(version));
+        match (part(), part(), part()) {
+            (Some(major), Some(minor), Some(patch)) => Ok(Self::new(major, minor, patch)),
+            _ => Err(unreadable()),
         }
-        Ok(version)
     }
 }
 

@@ -1,14 +1,13 @@
 //! Which of the members' servers are of an older release series.
 
+use quorate_mysqld::Version;
 use quorate_role::Series;
 use quorate_types::{ClusterView, NodeId, NodeView, Role};
 
 /// Of a version as a server says it. MySQL clones within one series only, and an older one may not be
 /// able to apply what a newer one writes.
 pub(crate) fn series(version: &str) -> Option<Series> {
-    let mut numbers = version.split(|c: char| !c.is_ascii_digit());
-    let mut next = || numbers.next()?.parse().ok();
-    Some((next()?, next()?))
+    Version::parse(version).ok().map(Version::series)
 }
 
 /// A healthy member with data whose server is of an older series than `node`'s.

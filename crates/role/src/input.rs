@@ -56,7 +56,7 @@ pub struct Applied {
 
 /// Major and minor version of a mysqld: its release series. What a newer one writes an older one may
 /// not be able to apply.
-pub type Series = (u32, u32);
+pub type Series = (u16, u16);
 
 /// A node that leadership could go to, by its own fresh report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -176,7 +176,7 @@ impl Machine {
     }
 
     /// Whether a node's server would, as primary, give leadership to one of an older series.
-    pub(crate) fn is_newest(&self, node: NodeId) -> bool {
+    pub(crate) fn is_newer(&self, node: NodeId) -> bool {
         let healthy = self.peers.iter().filter(|peer| peer.healthy);
         let oldest = healthy.map(|peer| peer.series).chain(self.series).min();
         let peer = self.peers.iter().find(|peer| peer.node == node);

@@ -226,7 +226,7 @@ impl Machine {
             Input::LogFull(full) => self.limit.full = full,
             Input::Switchover { to } => {
                 let possible =
-                    self.is_candidate(to) && !self.is_newest(to) && self.leading.is_some();
+                    self.is_candidate(to) && !self.is_newer(to) && self.leading.is_some();
                 self.switchover = possible.then_some(to);
             }
             Input::Stop => self.stop_by = self.stop_by.or(Some(now + self.timing.stop_bound)),

@@ -94,8 +94,8 @@ fn takes_writes(cluster: &Cluster, node: NodeId) -> bool {
     server.is_some_and(|server| server.variable("super_read_only").as_deref() == Some("OFF"))
 }
 
-/// Kills the primary's server, and stops the world where another one's commits would wait already and
-/// it does not take any yet: behind the last step that tells the server to do something.
+/// Kills the primary's server, and stops the world between steps 6 and 11 of another one's promotion:
+/// its commits would wait already, and it does not take any yet.
 fn promotes_another(cluster: &mut Cluster) -> Result<NodeId, Violation> {
     let old = primary(cluster)?;
     cluster.kill_server(old);
