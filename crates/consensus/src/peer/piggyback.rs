@@ -14,7 +14,7 @@ type Request = AppendEntriesRequest<TypeConfig>;
 
 /// How long a follower may learn of a commit later than it could: a bit longer than a lone client
 /// needs for its next transaction, and less than the feed waits between two groups.
-const WAIT: Duration = Duration::from_millis(2);
+const WAIT: Duration = Duration::from_millis(4);
 
 /// The requests of one stream, of which those without entries wait for the next that has some.
 ///
