@@ -6,12 +6,13 @@ use std::time::Duration;
 use quorate_mysqld::{FileLock, machine_lock};
 use quorate_net::{Tls, node_server_name};
 use quorate_types::NodeId;
-use tokio::time::Instant;
 
+use crate::machine::{Stolen, eventually};
 use crate::node_process::{NodeProcess, Ports, Signal};
 use crate::ports::free_ports;
 use crate::relay::{Links, Relay};
 use crate::sql::{Sql, SqlError};
+use crate::undisturbed::{say, show_panics};
 
 /// What a story may ask of its cluster.
 #[derive(Clone, Debug)]
@@ -101,8 +102,17 @@ pub struct Cluster {
     pub learners: BTreeSet<NodeId>,
     program: PathBuf,
     options: Options,
+    stolen: Stolen,
     // Last: the next story starts when all processes are gone.
     _machine: FileLock,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            say(&self.last_words());
+        }
+    }
 }
 
 impl Cluster {
@@ -158,6 +168,7 @@ impl Cluster {
     /// # Panics
     /// If there is no MySQL, or the folders cannot be made.
     pub async fn lay_out(story: &str, program: &str, options: Options) -> Self {
+        show_panics();
         // One cluster at a time on a machine: their timings would be each other's noise.
         let machine = machine_lock().await.expect("lock the machine");
         // A first run fetches MySQL and makes the seed: that is no part of how long nodes take.
@@ -174,6 +185,7 @@ impl Cluster {
             learners: BTreeSet::new(),
             program: PathBuf::from(program),
             options,
+            stolen: Stolen::from_now(),
             _machine: machine,
         }
     }
@@ -198,7 +210,7 @@ impl Cluster {
     /// If the cluster does not serve.
     pub async fn make_app(&self) {
         let mut last = None;
-        let made = wait_for(Duration::from_secs(30), async || {
+        let made = eventually(Duration::from_secs(30), async || {
             last = self.try_to_make_app().await.err();
             last.is_none()
         });
@@ -229,7 +241,7 @@ impl Cluster {
         for node in self.nodes.values() {
             // A replica has the account a little later.
             let bound = Duration::from_secs(20);
-            let took = wait_for(bound, async || Sql::port(node.ports.mysql).await.is_ok()).await;
+            let took = eventually(bound, async || Sql::port(node.ports.mysql).await.is_ok()).await;
             assert!(took, "node {}'s server does not take app's login", node.id);
         }
     }
@@ -240,22 +252,32 @@ impl Cluster {
     /// If that takes longer than the bound.
     pub async fn wait_until_whole(&self, bound: Duration) {
         let mut last = String::new();
-        let whole = wait_for(bound, async || {
+        let whole = eventually(bound, async || {
             let statuses = self.statuses().await;
-            last = format!("{statuses:#?}");
+            let lines = statuses
+                .iter()
+                .map(|(id, status)| format!("\n{id}: {status}"));
+            last = lines.collect();
             statuses.len() == self.nodes.len()
                 && statuses
                     .values()
                     .all(|status| is_whole(status, self.nodes.len(), self.learners.len()))
         })
         .await;
-        let words = || -> String { self.nodes.values().map(NodeProcess::last_words).collect() };
-        assert!(
-            whole,
-            "cluster in {} is not whole after {bound:?}:\n{}{last}",
+        assert!(whole, "the cluster is not whole after {bound:?}: {last}");
+    }
+
+    /// For whoever reads a failure before the folder: what the machine was like, and the ends of logs.
+    fn last_words(&self) -> String {
+        let mut text = format!(
+            "{}: the machine's host took {:.1} % of it\n",
             self.dir.display(),
-            words()
+            self.stolen.share() * 100.0
         );
+        for node in self.nodes.values() {
+            text += &node.last_words();
+        }
+        text
     }
 
     /// Every running node's `/api/status`.
@@ -279,7 +301,7 @@ impl Cluster {
         let node = self.node_mut(id);
         node.kill();
         node.try_signal_mysqld(Signal::KILL);
-        let gone = wait_for(Duration::from_secs(10), async || {
+        let gone = eventually(Duration::from_secs(10), async || {
             node.mysqld_pid().is_none()
         })
         .await;
@@ -308,7 +330,7 @@ impl Cluster {
         bound: Duration,
     ) -> String {
         let mut last = None;
-        let there = wait_for(bound, async || {
+        let there = eventually(bound, async || {
             last = self.role_of(id).await;
             let fits = |(now, message): &(String, String)| now == role && message.contains(text);
             last.as_ref().is_some_and(fits)
@@ -347,7 +369,7 @@ impl Cluster {
     /// If there is no primary within the bound.
     pub async fn wait_for_primary(&self, bound: Duration) -> NodeId {
         let mut primary = None;
-        wait_for(bound, async || {
+        eventually(bound, async || {
             primary = self.primary().await;
             primary.is_some()
         })
@@ -532,20 +554,6 @@ fn loud_lines(logs: &[(NodeId, String)], expected: &[&str]) -> Vec<String> {
         lines.map(|line| format!("node {id}: {line}")).collect()
     };
     logs.iter().flat_map(of).collect()
-}
-
-/// Polls until the condition holds; false if it does not within the bound.
-pub async fn wait_for(bound: Duration, mut condition: impl AsyncFnMut() -> bool) -> bool {
-    let deadline = Instant::now() + bound;
-    loop {
-        if condition().await {
-            return true;
-        }
-        if Instant::now() >= deadline {
-            return false;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }
 
 fn is_whole(status: &serde_json::Value, nodes: usize, learners: usize) -> bool {

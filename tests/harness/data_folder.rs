@@ -1,7 +1,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::cluster::wait_for;
+use crate::machine::eventually;
 
 /// Whether a binlog in a data folder comes to hold the text, of a row or a statement: those of small
 /// transactions stand in it as they are.
@@ -9,7 +9,7 @@ use crate::cluster::wait_for;
 /// # Panics
 /// If the folder cannot be read.
 pub async fn binlog_comes_to_hold(data: &Path, text: &str) -> bool {
-    wait_for(Duration::from_secs(5), async || {
+    eventually(Duration::from_secs(5), async || {
         let files = std::fs::read_dir(data).expect("list the data folder");
         files
             .map(|file| file.expect("an entry").path())
@@ -34,7 +34,7 @@ pub async fn binlog_comes_to_hold(data: &Path, text: &str) -> bool {
 /// If that takes 10 s.
 pub async fn wait_until_server_ended(data: &Path) {
     let lock = data.join("quorate.server-lock");
-    let ended = wait_for(Duration::from_secs(10), async || {
+    let ended = eventually(Duration::from_secs(10), async || {
         let taken = quorate_mysqld::FileLock::try_acquire(&lock);
         taken.expect("lock the data folder").is_some()
     })

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use quorate_types::GtidSet;
 
-use crate::cluster::wait_for;
+use crate::machine::eventually;
 use crate::sql::{Sql, SqlError};
 
 /// What a server holds: its executed set, and the checksum of every table of applications.
@@ -41,7 +41,7 @@ pub async fn fingerprint(socket: &Path) -> Result<(GtidSet, Vec<Vec<String>>), S
 /// If they do not come to agree within the bound.
 pub async fn assert_servers_equal(sockets: &[PathBuf], bound: Duration) {
     let mut last = Vec::new();
-    let equal = wait_for(bound, async || {
+    let equal = eventually(bound, async || {
         last.clear();
         for socket in sockets {
             last.push(fingerprint(socket).await.map_err(|error| error.to_string()));

@@ -1,7 +1,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::cluster::wait_for;
+use crate::machine::eventually;
 use crate::node_process::NodeProcess;
 use crate::sql::Sql;
 
@@ -18,7 +18,7 @@ pub async fn make_errant(node: &NodeProcess) {
         .expect("root on the socket");
     // A commit does not wait for a replica to apply it.
     let table = "SELECT COUNT(*) FROM app.written";
-    let there = wait_for(Duration::from_secs(10), async || {
+    let there = eventually(Duration::from_secs(10), async || {
         sql.value(table).await.is_ok()
     });
     assert!(there.await, "the replica never has the table");

@@ -24,7 +24,8 @@ pub struct NodeProcess {
 }
 
 /// How much of a sidecar's log a failure shows.
-const LAST_LINES: usize = 12;
+const LAST_LINES: usize = 8;
+const LAST_CHARS: usize = 240;
 /// How often, and how many times, it is looked whether a killed server is gone.
 const GONE_LOOK: Duration = Duration::from_millis(20);
 const GONE_LOOKS: usize = 500;
@@ -204,9 +205,8 @@ impl NodeProcess {
         let log = std::fs::read_to_string(self.log()).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         for line in &lines[lines.len().saturating_sub(LAST_LINES)..] {
-            text += "  ";
-            text += line;
-            text.push('\n');
+            let cut: String = line.chars().take(LAST_CHARS).collect();
+            text += &format!("  {cut}\n");
         }
         text
     }

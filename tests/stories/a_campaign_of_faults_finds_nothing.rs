@@ -8,7 +8,7 @@ use quorate_tests::PacketFilter;
 #[test]
 fn a_campaign_of_faults_finds_nothing() {
     let mut campaign = Command::new(env!("CARGO_BIN_EXE_campaign"));
-    campaign.args(["--seconds", "180", "--seed", "1"]);
+    campaign.args(["--seconds", "120", "--seed", "1"]);
     if PacketFilter::is_possible() {
         campaign.arg("--lose-packets");
     } else {

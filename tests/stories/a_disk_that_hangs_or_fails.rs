@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use quorate_tests::{
-    Cluster, Options, Writer, assert_rows_survived, assert_servers_equal, wait_for,
+    Cluster, Options, Writer, assert_rows_survived, assert_servers_equal, eventually, wait_for,
 };
 use quorate_types::NodeId;
 use std::collections::BTreeSet;
@@ -58,7 +58,7 @@ impl Story {
         let ports = cluster.others(primary).into_iter();
         let ports = ports.map(|id| cluster.node(id).ports.read_write).collect();
         let writer = Writer::start(ports, 4);
-        let wrote = wait_for(Duration::from_secs(10), async || {
+        let wrote = eventually(Duration::from_secs(10), async || {
             writer.so_far().acknowledged.len() > 100
         });
         assert!(wrote.await, "no load");
@@ -71,7 +71,7 @@ impl Story {
         });
         assert!(moved.await, "no other primary within {MOVED_MAX:?}");
         let since = Instant::now();
-        let wrote = wait_for(Duration::from_secs(5), async || {
+        let wrote = eventually(Duration::from_secs(5), async || {
             writer.so_far().first_after(since).is_some()
         });
         assert!(wrote.await, "no commit at the new primary");

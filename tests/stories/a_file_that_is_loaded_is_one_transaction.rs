@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
-use quorate_tests::{Cluster, Options, Sql, SqlError, assert_servers_equal, wait_for};
+use quorate_tests::{Cluster, Options, Sql, SqlError, assert_servers_equal, eventually, wait_for};
 use quorate_types::NodeId;
 use tokio::time::Instant;
 
@@ -118,7 +118,7 @@ async fn load(sql: &mut Sql, mib: u64) -> Result<(), SqlError> {
 /// By sessions of its own, since a lease may end for a moment.
 async fn count(cluster: &Cluster) -> u64 {
     let mut rows = String::new();
-    let counted = wait_for(Duration::from_secs(60), async || {
+    let counted = eventually(Duration::from_secs(60), async || {
         let Ok(mut sql) = Sql::port(cluster.read_write_ports()[0]).await else {
             return false;
         };

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use quorate_tests::{Cluster, Options, Signal, Sql, Writer, assert_servers_equal, wait_for};
+use quorate_tests::{Cluster, Options, Signal, Sql, Writer, assert_servers_equal, eventually};
 use quorate_types::{GtidSet, NodeId};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_quorate-under-test");
@@ -39,7 +39,7 @@ async fn a_flush_by_hand_leaves_a_replica_what_it_is() {
 
     // Its server: the next one's binlog is read before it starts.
     cluster.node(replica).signal_mysqld(Signal::KILL);
-    let gone = wait_for(SOON, async || {
+    let gone = eventually(SOON, async || {
         let now = cluster.node(replica).mysqld_pid();
         now.is_some() && now != pid
     })

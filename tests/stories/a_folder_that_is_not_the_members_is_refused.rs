@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use quorate_tests::{Cluster, Options, Sql, SqlError, assert_servers_equal, wait_for};
+use quorate_tests::{Cluster, Options, Sql, SqlError, assert_servers_equal, eventually};
 use quorate_types::NodeId;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_quorate-under-test");
@@ -35,7 +35,7 @@ async fn says(cluster: &Cluster, id: NodeId, from: usize, text: &str) {
 
 /// The same of one of several nodes: of whoever leads, which may change meanwhile.
 async fn one_says(cluster: &Cluster, nodes: &[(NodeId, usize)], text: &str) {
-    let said = wait_for(Duration::from_secs(20), async || {
+    let said = eventually(Duration::from_secs(20), async || {
         nodes.iter().any(|(id, from)| {
             let log = std::fs::read(cluster.node(*id).log()).expect("read a log");
             String::from_utf8_lossy(&log[*from..]).contains(text)

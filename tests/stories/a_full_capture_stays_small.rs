@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_tests::{Cluster, NodeProcess, Options, Sql, SqlError, assert_servers_equal, wait_for};
+use quorate_tests::{
+    Cluster, NodeProcess, Options, Sql, SqlError, assert_servers_equal, eventually,
+};
 use quorate_types::NodeId;
 use tokio::sync::Barrier;
 use tokio::task::JoinHandle;
@@ -163,7 +165,7 @@ async fn the_sidecar_stays_small_when_it_alone_is_cut_off() {
     let hang = |session: &JoinHandle<_>| !session.is_finished();
     assert!(story.sessions.iter().all(hang), "an OK without a follower");
     let others = story.cluster.others(story.primary);
-    let moved = wait_for(Duration::from_secs(10), async || {
+    let moved = eventually(Duration::from_secs(10), async || {
         let primary = story.cluster.primary_among(&others).await;
         primary.is_some()
     });
@@ -228,7 +230,7 @@ async fn open_sessions(
 
 async fn captured_bytes(node: &NodeProcess) -> u64 {
     let mut bytes = None;
-    wait_for(Duration::from_secs(5), async || {
+    eventually(Duration::from_secs(5), async || {
         bytes = node.metric("quorate_captured_bytes_total").await;
         bytes.is_some()
     })

@@ -10,7 +10,7 @@ use quorate_mysql_wire::{
 };
 use quorate_net::{Endpoint, Net, TokioNet};
 use quorate_tests::{
-    Cluster, Options, Sql, Writer, assert_rows_survived, assert_servers_equal, wait_for,
+    Cluster, Options, Sql, Writer, assert_rows_survived, assert_servers_equal, eventually,
 };
 use quorate_types::{GtidSet, NodeId, Uuid};
 use tokio::task::JoinHandle;
@@ -56,7 +56,7 @@ async fn a_gate_that_is_opened_by_hand_ends_the_epoch() {
                 None
             }
         };
-        let moved = wait_for(SOON, async || {
+        let moved = eventually(SOON, async || {
             cluster.primary().await.is_some_and(|now| now != old)
         })
         .await;
@@ -128,7 +128,7 @@ async fn a_wrong_setting_is_said(cluster: &Cluster) {
         let message = own["message"].as_str().unwrap_or_default().to_owned();
         (own["healthy"] == false).then_some(message)
     };
-    let named = wait_for(SOON, async || {
+    let named = eventually(SOON, async || {
         said()
             .await
             .is_some_and(|message| message.contains("binlog_row_image=MINIMAL"))
@@ -136,7 +136,7 @@ async fn a_wrong_setting_is_said(cluster: &Cluster) {
     .await;
     assert!(named, "node {replica} does not say what is wrong");
     root(cluster, replica, "SET GLOBAL binlog_row_image=FULL").await;
-    let well = wait_for(SOON, async || said().await.is_none()).await;
+    let well = eventually(SOON, async || said().await.is_none()).await;
     assert!(well, "node {replica} stays unfit: {:?}", said().await);
 }
 

@@ -4,7 +4,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use quorate_tests::{Cluster, Options, Sql, assert_servers_equal, wait_for};
+use quorate_tests::{Cluster, Options, Sql, assert_servers_equal, eventually};
 use quorate_types::NodeId;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_quorate-under-test");
@@ -79,7 +79,7 @@ async fn a_lone_survivor_goes_on_as_a_new_cluster() {
         node.start(false);
         cluster.nodes.insert(id, node);
     }
-    let foreign = wait_for(Duration::from_secs(20), async || {
+    let foreign = eventually(Duration::from_secs(20), async || {
         // Whichever of them leads the other asks the survivor for its vote or sends it entries.
         [primary, lost].iter().any(|id| {
             let log = std::fs::read(cluster.node(*id).log()).unwrap_or_default();

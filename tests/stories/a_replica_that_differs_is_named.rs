@@ -6,7 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use quorate_tests::{
-    Cluster, NodeProcess, Options, Sql, SqlError, Writer, assert_servers_equal, wait_for,
+    Cluster, NodeProcess, Options, Sql, SqlError, Writer, assert_servers_equal, eventually,
+    wait_for,
 };
 use quorate_types::NodeId;
 use tokio::time::Instant;
@@ -391,7 +392,7 @@ impl Asked {
     /// that was changed by hand just now is left out.
     async fn reads(&mut self, servers: &[&NodeProcess]) -> Vec<Vec<String>> {
         let mut found = Vec::new();
-        let reads = wait_for(SOON, async || {
+        let reads = eventually(SOON, async || {
             if let Some(status) = self.tool.try_wait().expect("ask for its end") {
                 println!("asked again, since the tool ended ({status})");
                 self.tool = self.command.spawn().expect("run quorate");
@@ -417,7 +418,7 @@ impl Asked {
 /// changed by hand just now is left out.
 async fn verify(cluster: &Cluster, node: NodeId, text: &str) -> (bool, String) {
     let mut said = (false, String::new());
-    wait_for(Duration::from_secs(30), async || {
+    eventually(Duration::from_secs(30), async || {
         let output = tool(cluster, node).output().expect("run quorate");
         let words = String::from_utf8_lossy(&output.stdout).into_owned();
         let errors = String::from_utf8_lossy(&output.stderr);
@@ -454,7 +455,7 @@ async fn gone(node: &NodeProcess, ids: &[String]) {
 
 async fn status_names(cluster: &Cluster, node: NodeId, tables: &[&str]) {
     let mut last = Vec::new();
-    let named = wait_for(SOON, async || {
+    let named = eventually(SOON, async || {
         let statuses = cluster.statuses().await;
         let Some(status) = statuses.values().next() else {
             return false;

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use quorate_tests::{
-    Cluster, Options, Signal, Sql, assert_servers_equal, binlog_comes_to_hold, wait_for,
+    Cluster, Options, Signal, Sql, assert_servers_equal, binlog_comes_to_hold, eventually,
     wait_until_server_ended,
 };
 use quorate_types::NodeId;
@@ -45,7 +45,7 @@ async fn a_service_manager_starts_no_server_before_its_repair() {
         node.environment.push(variable);
         units.insert(*id, unit);
     }
-    let refused = wait_for(SOON, async || {
+    let refused = eventually(SOON, async || {
         units
             .values()
             .all(|unit| unit.log().contains("no node asks"))
@@ -128,7 +128,7 @@ async fn a_tail_is_cut_before_the_unit_gets_its_server(
     let files = binlogs(&data);
     let unit = &units[&old];
     let before = unit.attempts();
-    let tried = wait_for(SOON, async || unit.attempts() >= before + 10);
+    let tried = eventually(SOON, async || unit.attempts() >= before + 10);
     assert!(tried.await, "the unit does not try");
     assert_eq!(
         binlogs(&data),
@@ -168,7 +168,7 @@ async fn a_replica_ends_in_good_order(cluster: &mut Cluster, unit: &Unit, replic
     let starts = commands.matches("start").count();
     println!("{starts} starts ordered, {} tried", unit.attempts());
     let before = unit.attempts();
-    let tried = wait_for(SOON, async || unit.attempts() >= before + 10);
+    let tried = eventually(SOON, async || unit.attempts() >= before + 10);
     assert!(tried.await, "the unit does not try");
     assert_eq!(cluster.node(replica).mysqld_pid(), None);
 }

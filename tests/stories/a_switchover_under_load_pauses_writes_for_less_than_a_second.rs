@@ -7,8 +7,8 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use quorate_tests::{
-    Cluster, Options, Sql, Writer, assert_rows_survived, assert_servers_equal, undisturbed,
-    wait_for,
+    Cluster, Options, Sql, Writer, assert_rows_survived, assert_servers_equal, eventually,
+    undisturbed,
 };
 use quorate_types::NodeId;
 
@@ -55,7 +55,7 @@ async fn pauses_writes() {
         open.run(&row).await.expect("a row of an open transaction");
         let drained = drains(&cluster, old);
         let meanwhile = async {
-            let begun = wait_for(SOON, async || drains(&cluster, old) > drained).await;
+            let begun = eventually(SOON, async || drains(&cluster, old) > drained).await;
             assert!(begun, "no switchover began");
             let new = Sql::port(cluster.node(third).ports.read_write);
             let commit = async {
@@ -112,7 +112,7 @@ async fn runs_the_event_alone(cluster: &Cluster, primary: NodeId) {
     let sql = "SELECT STATUS = 'ENABLED' FROM information_schema.EVENTS WHERE EVENT_NAME = 'daily'";
     for (id, node) in &cluster.nodes {
         let mut last = String::new();
-        let right = wait_for(SOON, async || {
+        let right = eventually(SOON, async || {
             let mut root = Sql::socket(&node.socket()).await.expect("root");
             last = root.value(sql).await.expect("the event's status");
             last == u64::from(*id == primary).to_string()

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use quorate_tests::{
-    Cluster, Options, Signal, Sql, Writer, assert_rows_survived, assert_servers_equal, wait_for,
+    Cluster, Options, Signal, Sql, Writer, assert_rows_survived, assert_servers_equal, eventually,
 };
 use quorate_types::NodeId;
 use tokio::time::Instant;
@@ -80,7 +80,7 @@ async fn kill_primaries(cluster: &mut Cluster, writer: &Writer) {
         cluster.node(old).signal_mysqld(Signal::KILL);
         cluster.node_mut(old).kill();
         let mut first = None;
-        wait_for(Duration::from_secs(30), async || {
+        eventually(Duration::from_secs(30), async || {
             first = writer.so_far().first_after(moment);
             first.is_some()
         })

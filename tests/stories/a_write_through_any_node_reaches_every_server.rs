@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use quorate_tests::{Cluster, Options, Sql, assert_servers_equal, wait_for};
+use quorate_tests::{Cluster, Options, Sql, assert_servers_equal, eventually};
 
 const SOON: Duration = Duration::from_secs(10);
 /// Larger than one entry of the log by far, so that it travels in fragments.
@@ -118,7 +118,7 @@ async fn read_everything(writer: u64, port: u16) {
         ),
     ];
     let mut last = String::new();
-    let all_there = wait_for(SOON, async || {
+    let all_there = eventually(SOON, async || {
         let user = format!("made_by_{writer}");
         let mut sql = match Sql::port_as(port, &user, Some("made"), Some("app")).await {
             Ok(sql) => sql,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use quorate_mysqld::{FindOptions, Settings, default_cache, find_or_fetch};
 use quorate_tests::{
     Cluster, Options, Signal, Sql, SqlError, assert_servers_equal, binlog_comes_to_hold,
-    copy_folder, free_ports, wait_for, wait_until_server_ended,
+    copy_folder, eventually, free_ports, wait_until_server_ended,
 };
 use tokio::task::JoinHandle;
 
@@ -155,7 +155,7 @@ impl Uncut {
             child: command.spawn().expect("start mysqld"),
             socket,
         };
-        let up = wait_for(Duration::from_secs(60), async || {
+        let up = eventually(Duration::from_secs(60), async || {
             Sql::socket(&server.socket).await.is_ok()
         })
         .await;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use quorate_tests::{Cluster, Options, Signal, Sql, assert_servers_equal, mysql, wait_for};
+use quorate_tests::{Cluster, Options, Signal, Sql, assert_servers_equal, eventually, mysql};
 use quorate_types::GtidSet;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -142,7 +142,7 @@ async fn gtids_of_a_server(cluster: &Cluster) -> GtidSet {
 
 async fn kept_cuts(cluster: &Cluster, node: u64) -> Vec<String> {
     let mut kept = Vec::new();
-    wait_for(SOON, async || {
+    eventually(SOON, async || {
         let statuses = cluster.statuses().await;
         let Some(status) = statuses.values().next() else {
             return false;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use kinds::{AS_STATEMENTS, DEFINITIONS, KINDS, Kind, REFUSED};
-use quorate_tests::{Cluster, Options, Signal, Sql, SqlError, assert_servers_equal, wait_for};
+use quorate_tests::{Cluster, Options, Signal, Sql, SqlError, assert_servers_equal, eventually};
 use quorate_types::NodeId;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -83,7 +83,7 @@ async fn write_as_statements(port: u16) -> bool {
 async fn replicas_begin_anew(cluster: &Cluster, primary: NodeId) {
     for replica in cluster.others(primary) {
         let log = cluster.node(replica).log();
-        let said = wait_for(SOON, async || {
+        let said = eventually(SOON, async || {
             let log = std::fs::read_to_string(&log).expect("the sidecar's log");
             log.contains(MET_STATEMENTS)
         });
@@ -95,7 +95,7 @@ async fn replicas_begin_anew(cluster: &Cluster, primary: NodeId) {
 /// It runs once and is dropped: killed in between, the next primary would run it again.
 async fn wait_for_the_event(port: u16) {
     let mut sql = admin(port).await;
-    let is_over = wait_for(SOON, async || {
+    let is_over = eventually(SOON, async || {
         let left = "SELECT COUNT(*) FROM information_schema.events WHERE event_name = 'tick'";
         sql.value(left).await.is_ok_and(|count| count == "0")
     });
@@ -127,7 +127,7 @@ async fn leave_prepared(port: u16) {
 
 async fn commit_prepared(port: u16) {
     let mut last = String::new();
-    let committed = wait_for(SOON, async || {
+    let committed = eventually(SOON, async || {
         let statement = "XA COMMIT 'pending', 'over a failover'";
         match admin(port).await.run_within(statement, SOON).await {
             Ok(()) => true,
@@ -146,7 +146,7 @@ async fn kill_a_replica(cluster: &Cluster) {
     let replica = cluster.node(cluster.others(primary)[0]);
     let killed = replica.mysqld_pid().expect("a server");
     replica.signal_mysqld(Signal::KILL);
-    let started = wait_for(SOON, async || {
+    let started = eventually(SOON, async || {
         replica.mysqld_pid().is_some_and(|pid| pid != killed)
     });
     assert!(started.await, "its server is not started again");
@@ -202,7 +202,7 @@ async fn every_kind_of_transaction() {
     leave_prepared(ports[0]).await;
 
     cluster.node(old).signal_mysqld(Signal::KILL);
-    let moved = wait_for(SOON, async || {
+    let moved = eventually(SOON, async || {
         cluster
             .primary()
             .await

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quorate_tests::{
     Cluster, Options, Sql, Writer, assert_nothing_beside, assert_rows_survived,
-    assert_servers_equal, wait_for,
+    assert_servers_equal, eventually,
 };
 use quorate_types::NodeId;
 use tokio::time::Instant;
@@ -175,7 +175,7 @@ async fn recover_when_idle(
     more: &[&str],
 ) -> Result<String, String> {
     let mut said = None;
-    wait_for(BOUND, async || {
+    eventually(BOUND, async || {
         let now = recover(cluster, at, chosen, more).await;
         let waits = matches!(&now, Err(why) if TRANSIENT.iter().any(|text| why.contains(text)));
         said = Some(now);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use quorate_mysqld::{default_cache, prepare_seed};
 use quorate_node::config::Secrets;
-use quorate_tests::{Cluster, Options, Sql, assert_servers_equal, free_ports, mysql, wait_for};
+use quorate_tests::{Cluster, Options, Sql, assert_servers_equal, eventually, free_ports, mysql};
 use quorate_types::{GtidSet, NodeId};
 use tokio::time::Instant;
 
@@ -125,7 +125,7 @@ async fn it_fails_over(cluster: &mut Cluster, primary: NodeId, other: NodeId) {
         .await
         .expect("a write");
     cluster.kill_node(primary).await;
-    let took_over = wait_for(SOON, async || {
+    let took_over = eventually(SOON, async || {
         let Ok(mut sql) = Sql::port(cluster.node(other).ports.read_write).await else {
             return false;
         };
@@ -167,7 +167,7 @@ async fn refused_while_it_is_not_closed(cluster: &mut Cluster, mut replica: Alon
 /// The founder alone takes writes: the others have nothing yet, and do not run.
 async fn serves(cluster: &Cluster, first: NodeId) {
     let port = cluster.node(first).ports.read_write;
-    let took = wait_for(Duration::from_secs(60), async || {
+    let took = eventually(Duration::from_secs(60), async || {
         let Ok(mut sql) = Sql::port(port).await else {
             return false;
         };
@@ -201,7 +201,7 @@ async fn killed_while_it_founds(cluster: &mut Cluster) {
     let node = cluster.node_mut(NodeId(1));
     node.start(true);
     let data = node.dir.join("mysql");
-    let runs = wait_for(SOON, async || {
+    let runs = eventually(SOON, async || {
         data.join("quorate.init.sql").exists() && node.mysqld_pid().is_some()
     });
     assert!(runs.await, "no server runs on the data");
@@ -340,7 +340,7 @@ impl Alone {
             .stderr(log)
             .spawn()
             .expect("start mysqld");
-        let up = wait_for(Duration::from_secs(60), async || {
+        let up = eventually(Duration::from_secs(60), async || {
             Sql::socket(socket).await.is_ok()
         });
         assert!(up.await, "mysqld does not start");
@@ -370,7 +370,7 @@ impl Alone {
     }
 
     async fn wait_for(&self, set: GtidSet) {
-        let has = wait_for(SOON, async || self.executed().await.contains_set(&set));
+        let has = eventually(SOON, async || self.executed().await.contains_set(&set));
         assert!(has.await, "server {} does not follow", self.server_id);
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use quorate_tests::{
     Cluster, NodeProcess, Options, Signal, Sql, Writer, assert_rows_survived, assert_servers_equal,
-    wait_for,
+    eventually,
 };
 use quorate_types::NodeId;
 
@@ -94,7 +94,7 @@ async fn amid_a_kill(cluster: &mut Cluster, asked: NodeId, words: &[&str], alrea
     println!("{words:?} while node {primary} was killed: {first:?}");
     cluster.node_mut(primary).kill();
     cluster.node_mut(primary).start(false);
-    let done = wait_for(Duration::from_secs(60), async || {
+    let done = eventually(Duration::from_secs(60), async || {
         let answer = cluster.ask(asked, words).await;
         answer.is_ok() || answer.is_err_and(|why| why.contains(already))
     });
@@ -166,7 +166,7 @@ async fn add(cluster: &Cluster, at: NodeId, id: NodeId) {
 /// Waits until a node's log has this.
 async fn says(cluster: &Cluster, id: NodeId, text: &str) {
     let log = cluster.node(id).log();
-    let said = wait_for(Duration::from_secs(20), async || {
+    let said = eventually(Duration::from_secs(20), async || {
         let log = std::fs::read(&log).unwrap_or_default();
         String::from_utf8_lossy(&log).contains(text)
     });

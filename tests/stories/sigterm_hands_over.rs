@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use quorate_tests::{
-    Cluster, Options, Signal, Sql, Writer, assert_rows_survived, assert_servers_equal, wait_for,
+    Cluster, Options, Signal, Sql, Writer, assert_rows_survived, assert_servers_equal, eventually,
 };
 use tokio::time::Instant;
 
@@ -44,7 +44,7 @@ async fn sigterm_hands_over() {
     let (before, asked) = (log().len(), Instant::now());
     cluster.node(old).signal(Signal::TERM);
     let mut new = None;
-    let moved = wait_for(SOON, async || {
+    let moved = eventually(SOON, async || {
         new = cluster.primary().await.filter(|id| *id != old);
         new.is_some()
     })

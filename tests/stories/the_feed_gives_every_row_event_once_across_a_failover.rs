@@ -9,8 +9,8 @@ use std::time::Duration;
 use quorate_mysqld::Installation;
 use quorate_node::config::Secrets;
 use quorate_tests::{
-    Cluster, NodeProcess, Options, Outcomes, Signal, Sql, Writer, assert_servers_equal, mysql,
-    python_mysql_replication, wait_for,
+    Cluster, NodeProcess, Options, Outcomes, Signal, Sql, Writer, assert_servers_equal, eventually,
+    mysql, python_mysql_replication,
 };
 use quorate_types::{Gtid, GtidSet, NodeId};
 use tokio::process::{Child, Command};
@@ -72,7 +72,7 @@ async fn both_consumers_see_what_the_primaries_have_in_their_binlogs() {
         &password,
     )
     .await;
-    let ended = tokio::time::timeout(Duration::from_secs(30), follow.wait()).await;
+    let ended = tokio::time::timeout(Duration::from_secs(120), follow.wait()).await;
     let error = read(&cluster.dir.join("follow.err"));
     let status = ended.unwrap_or_else(|_| panic!("python does not see the end: {error}"));
     assert!(status.expect("wait for a child").success(), "{error}");
@@ -117,7 +117,7 @@ async fn write_across_a_failover(cluster: &mut Cluster, primary: NodeId) -> Outc
     cluster.node_mut(primary).kill();
     let before = writer.so_far().acknowledged.len();
     assert!(
-        wait_for(Duration::from_secs(20), async || {
+        eventually(Duration::from_secs(20), async || {
             writer.so_far().acknowledged.len() > before + 200
         })
         .await,
@@ -250,7 +250,7 @@ async fn the_rest_of_mysqlbinlog(
     node: &NodeProcess,
     password: &str,
 ) -> Vec<Seen> {
-    let ended = tokio::time::timeout(Duration::from_secs(10), first.wait()).await;
+    let ended = tokio::time::timeout(Duration::from_secs(60), first.wait()).await;
     let status = ended.expect("a lost feed ends mysqlbinlog");
     let error = read(&log.with_extension("err"));
     // It gives up with an error; at the end of a feed it would have gone on.
@@ -291,7 +291,7 @@ async fn own_binlog(installation: &Installation, node: &NodeProcess) -> Vec<Seen
 }
 
 async fn whole(mut child: Child, log: &Path) {
-    let ended = tokio::time::timeout(Duration::from_secs(60), child.wait()).await;
+    let ended = tokio::time::timeout(Duration::from_secs(240), child.wait()).await;
     let status = ended.expect("mysqlbinlog comes to an end");
     let error = read(&log.with_extension("err"));
     assert!(status.expect("wait for a child").success(), "{error}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quorate_tests::{
     Cluster, Options, Sql, Writer, assert_rows_survived, assert_servers_equal, copy_folder,
-    replace_folder, wait_for,
+    eventually, replace_folder,
 };
 use quorate_types::{GtidSet, NodeId};
 
@@ -77,7 +77,7 @@ async fn own_transactions(cluster: &Cluster, node: NodeId) -> u64 {
 /// By switchovers, which another election may undo.
 async fn make_primary(cluster: &Cluster, node: NodeId) {
     let to = node.to_string();
-    let is_primary = wait_for(BOUND, async || {
+    let is_primary = eventually(BOUND, async || {
         // Refused if it is primary, or not fit yet.
         let _ = cluster.ask(node, &["switchover", "--to", &to]).await;
         cluster.primary().await == Some(node)

@@ -8,7 +8,7 @@ use std::time::Duration;
 use quorate_node::config::Secrets;
 use quorate_tests::{
     Cluster, NodeProcess, Options, Signal, Sql, SqlError, Writer, assert_rows_survived,
-    assert_servers_equal, wait_for,
+    assert_servers_equal, eventually,
 };
 use quorate_types::NodeId;
 use serde_json::Value;
@@ -138,7 +138,7 @@ async fn near_the_budget_writes_stop_and_go_on(cluster: &Cluster, primary: NodeI
     let read = sql.value("SELECT COUNT(*) FROM app.bulk").await;
     println!("writes stopped after {} rows", read.expect("reads go on"));
     let mut retention = Value::Null;
-    let named = wait_for(Duration::from_secs(10), async || {
+    let named = eventually(Duration::from_secs(10), async || {
         retention = status(cluster.node(primary)).await["retention"].clone();
         let held_by = retention["held_by"].as_array().cloned().unwrap_or_default();
         let ids: Vec<_> = held_by
@@ -151,7 +151,7 @@ async fn near_the_budget_writes_stop_and_go_on(cluster: &Cluster, primary: NodeI
     println!("{retention}");
     assert_eq!(retention["purged"], 0);
     let mut log = Value::Null;
-    let full = wait_for(Duration::from_secs(10), async || {
+    let full = eventually(Duration::from_secs(10), async || {
         log = log_of(cluster.node(primary)).await;
         log["full"] == true
     });
@@ -166,7 +166,7 @@ async fn near_the_budget_writes_stop_and_go_on(cluster: &Cluster, primary: NodeI
         on_server(cluster.node(*replica), "START REPLICA SQL_THREAD").await;
     }
     let moment = Instant::now();
-    let resumed = wait_for(Duration::from_secs(60), async || {
+    let resumed = eventually(Duration::from_secs(60), async || {
         fill(&mut sql, 10_000, 1).await.is_ok()
     });
     assert!(resumed.await, "writes do not go on");
@@ -178,7 +178,7 @@ async fn near_the_budget_writes_stop_and_go_on(cluster: &Cluster, primary: NodeI
 /// Writes until every node's log begins behind the entry.
 async fn purge_past(cluster: &Cluster, nodes: &[NodeId], sql: &mut Sql, past: u64) {
     let mut id = 20_000;
-    let purged = wait_for(Duration::from_secs(120), async || {
+    let purged = eventually(Duration::from_secs(120), async || {
         // Small as it is, the budget is soon used while the log catches up with being purged.
         match fill(sql, id, 20).await {
             Ok(()) | Err(SqlError::Server { code: 1290, .. }) => id += 20,

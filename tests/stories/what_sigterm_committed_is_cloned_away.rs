@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quorate_tests::{
     Cluster, ERRANT_ID, Options, Signal, Sql, Writer, assert_nothing_beside, assert_servers_equal,
-    wait_for, written_rows,
+    eventually, wait_for, written_rows,
 };
 
 /// What the faults of this story make the sidecars say.
@@ -41,7 +41,7 @@ async fn what_sigterm_committed_is_cloned_away() {
     cluster.node(old).signal_mysqld(Signal::TERM);
     let survivor = cluster.others(old)[0];
     let port = cluster.node(survivor).ports.read_write;
-    let elsewhere = wait_for(Duration::from_secs(20), async || {
+    let elsewhere = eventually(Duration::from_secs(20), async || {
         let Ok(mut sql) = Sql::port(port).await else {
             return false;
         };
