@@ -126,6 +126,12 @@ impl Cluster {
         "raft_core: A message will be ignored because this node is no longer Leader",
     ];
 
+    /// What a server without a processor makes its sidecar say.
+    const STARVED: &[&str] = &[
+        "mysqld does not answer",
+        "the server's disk does not answer",
+    ];
+
     /// What the sidecar of a primary says that no longer leads, whatever the cause.
     const CHANGE_OF_PRIMARY: &[&str] = &[
         // The new leader took over before the order arrived.
@@ -506,7 +512,12 @@ impl Cluster {
             0 | 1 => &[],
             _ => Self::CHANGE_OF_PRIMARY,
         };
-        loud_lines(&logs, &[Self::PEER_LOST, of_an_election, expected].concat())
+        let of_the_host = match self.stolen.is_much() {
+            true => Self::STARVED,
+            false => &[],
+        };
+        let forgiven = [Self::PEER_LOST, of_an_election, of_the_host, expected];
+        loud_lines(&logs, &forgiven.concat())
     }
 
     /// The same where a primary ends in good order or not at all: nothing is forgiven but a lease that
