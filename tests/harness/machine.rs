@@ -3,7 +3,7 @@ use std::time::Duration;
 /// A host takes processors in pieces: with so much of them gone, some lasted for a tenth of a second.
 const MUCH: f64 = 0.02;
 
-/// How long a story may wait beyond its bound where the machine is not its own: so many bounds in all.
+/// How many bounds a story may wait in all, where the machine is not its own.
 const PATIENCE: u32 = 4;
 
 /// What the host of this virtual machine took of its processors since a moment.
