@@ -37,7 +37,11 @@ impl System {
             Peer::Quorate => {
                 let program = std::env::current_exe().context("find this program")?;
                 let program = program.to_str().context("this program's path is no text")?;
-                let cluster = Cluster::start("versus", program, Options::default()).await;
+                let options = Options {
+                    relays: false,
+                    ..Options::default()
+                };
+                let cluster = Cluster::start("versus", program, options).await;
                 let primary = cluster.wait_for_primary(Duration::from_secs(10)).await;
                 cluster.remember_app().await;
                 let port = cluster.node(primary).ports.read_write;

@@ -32,6 +32,9 @@ pub struct Options {
     pub environment: Vec<(String, String)>,
     /// A node that only votes, if any.
     pub witness: Option<u64>,
+    /// Whether nodes reach each other through relays. Each message then passes one more process, so
+    /// who measures does without, and can cut nothing.
+    pub relays: bool,
     /// How long the cluster may take until it is whole for the first time.
     pub patience: Duration,
     /// Lines for the section `[timing]` of every node's configuration. By default a cluster waits longer
@@ -62,6 +65,7 @@ impl Default for Options {
             certs: false,
             environment: Vec::new(),
             witness: None,
+            relays: true,
             patience: Duration::from_secs(90),
             timing: PATIENT.to_owned(),
         }
@@ -604,7 +608,7 @@ async fn lay_out(
         ports.insert(*id, Ports::new(&own));
     }
     let mut relays = BTreeMap::new();
-    for from in &ids {
+    for from in ids.iter().filter(|_| options.relays) {
         for to in ids.iter().filter(|to| *to != from) {
             let grpc = Relay::start(free.next().expect("enough ports"), ports[to].grpc).await;
             let gate = Relay::start(free.next().expect("enough ports"), ports[to].gate).await;
