@@ -11,6 +11,7 @@ mod endpoint;
 mod io;
 mod tls;
 mod tokio_net;
+mod unix_io;
 
 pub use endpoint::Endpoint;
 pub use io::{BoxIo, Io};

@@ -1,14 +1,15 @@
 #![expect(
     clippy::disallowed_types,
-    reason = "the one place that names tokio's sockets"
+    reason = "the one place that names tokio's sockets, together with `unix_io`"
 )]
 
 use std::io::{Error, ErrorKind, Result};
 use std::time::Duration;
 
 use futures_util::stream;
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 
+use crate::unix_io::UnixIo;
 use crate::{BoxIo, Endpoint, Listener, Net};
 
 /// The operating system's sockets and clock.
@@ -23,7 +24,7 @@ impl Net for TokioNet {
                 stream.set_nodelay(true)?;
                 Ok(BoxIo::new(stream))
             }
-            Endpoint::Unix(path) => Ok(BoxIo::new(UnixStream::connect(path).await?)),
+            Endpoint::Unix(path) => Ok(BoxIo::new(UnixIo::connect(path).await?)),
         }
     }
 
