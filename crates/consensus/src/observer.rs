@@ -19,7 +19,7 @@ use crate::view::RaftView;
 
 /// How late a view may be about the log's progress. A busy log moves thousands of times a second,
 /// and each view wakes other threads.
-const PROGRESS: Duration = Duration::from_millis(10);
+const PROGRESS: Duration = Duration::from_millis(25);
 
 type View = watch::Receiver<Arc<RaftView>>;
 type Fatal = watch::Receiver<Option<FatalError>>;

@@ -11,15 +11,17 @@ use quorate_role::{Applied, Effect, Input, JobId, JobResult, Machine, Phase, Pro
 use quorate_types::{Command, Epoch, LeaderId, LogId, NodeId, Outcome, Rule};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use crate::holding::Holding;
 use crate::jobs::JobContext;
 use crate::recent::Recent;
 use crate::roles::Roles;
 
-/// How often the machine looks at the time.
+/// How often the machine looks at the time, while it waits for something.
 const TICK: Duration = Duration::from_millis(10);
+/// The same where all is well.
+const TICK_SETTLED: Duration = Duration::from_millis(50);
 
 /// What the driver knows, for whoever shows it.
 #[derive(Clone, Debug)]
@@ -66,11 +68,14 @@ impl<N: Net, H: Host> Driver<N, H> {
         let mut set_primary = self.consensus.set_primary();
         view.mark_changed();
         set_primary.mark_changed();
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        let mut ticked = started;
         // What was learned before this process is not a change of epoch.
         let mut seen = None;
         loop {
+            let tick = match self.machine.is_settled() {
+                true => TICK_SETTLED,
+                false => TICK,
+            };
             let input = tokio::select! {
                 biased;
                 Some(input) = inputs.recv() => input,
@@ -83,8 +88,10 @@ impl<N: Net, H: Host> Driver<N, H> {
                     seen = Some(next);
                     Input::Applied(next)
                 }
-                _ = tick.tick() => Input::Tick,
-                else => return,
+                () = sleep_until(ticked + tick) => {
+                    ticked = Instant::now();
+                    Input::Tick
+                }
             };
             // The machine's time starts above zero, so that "at once" is a time in the past.
             let now: Tick = started.elapsed() + TICK;

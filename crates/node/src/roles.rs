@@ -11,9 +11,12 @@ use quorate_proxy::RoleWatch;
 use quorate_types::{ClusterView, Epoch, Rule};
 use tokio::sync::watch;
 
-/// How often the end of a lease that nobody announces is looked for. The gate itself asks for every
-/// chunk; this only decides how soon idle connections are closed.
+/// How often a lease that ended is looked for. The gate itself asks for every chunk; this only decides
+/// how soon idle connections are closed, and new ones let in again.
 const LEASE_LOOK: Duration = Duration::from_millis(10);
+/// The longest between two looks at a lease that holds: after a suspension it is over sooner than a
+/// timer says.
+const LEASE_LOOK_MAX: Duration = Duration::from_millis(50);
 
 /// The node's answers to its ports. Cheap to clone.
 #[derive(Clone)]
@@ -82,9 +85,17 @@ impl Roles {
     pub(crate) async fn watch_lease<N: Net>(self, net: N) {
         let mut open = self.open.subscribe();
         loop {
-            if open.borrow_and_update().is_some() {
-                self.look(net.boot_time());
-                tokio::time::sleep(LEASE_LOOK).await;
+            let opened = *open.borrow_and_update();
+            if let Some(epoch) = opened {
+                let now = net.boot_time();
+                self.look(now);
+                let end = self.lease.valid_until(epoch.0.leader, now);
+                let left = end.map_or(Duration::ZERO, |end| end.saturating_sub(now));
+                tokio::time::sleep(match left {
+                    Duration::ZERO => LEASE_LOOK,
+                    left => left.min(LEASE_LOOK_MAX),
+                })
+                .await;
             } else if open.changed().await.is_err() {
                 return;
             }

@@ -30,6 +30,7 @@ pub(crate) fn run(args: &NodeArgs) -> anyhow::Result<()> {
     let secrets = Secrets::load(&config.secrets)?;
     quorate_node::telemetry::init(&config.log)?;
     let main = Builder::new_multi_thread()
+        .worker_threads(workers())
         .enable_all()
         .thread_name("quorate")
         .build()?;
@@ -44,6 +45,13 @@ pub(crate) fn run(args: &NodeArgs) -> anyhow::Result<()> {
     raft.stop();
     main.shutdown_timeout(DRAIN);
     result
+}
+
+/// Threads that serve clients and replicas: as many as half of the processors. The rest are for the
+/// server, and each of these that is woken wakes another to look for more to do.
+fn workers() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    processors.div_ceil(2)
 }
 
 /// Linux shares processors out between sessions first (`sched_autogroup_enabled`), and between their

@@ -139,6 +139,22 @@ impl Machine {
         &self.phase
     }
 
+    /// Whether nothing that this node waits for has a time soon: its ticks may be further apart.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        let at_rest = match &self.phase {
+            Phase::Primary { epoch } => self.leading == Some(epoch.0.leader),
+            Phase::Replica | Phase::Witness => self.leading.is_none(),
+            _ => false,
+        };
+        let waits = self.job.is_some()
+            || self.proposing.is_some()
+            || self.transfer.is_some()
+            || self.switchover.is_some()
+            || self.stop_by.is_some();
+        at_rest && !waits
+    }
+
     /// The role to show, given whether the lease holds now.
     #[must_use]
     pub fn role(&self, lease_holds: bool) -> Role {

@@ -123,9 +123,9 @@ impl<L: CommittedLog> Dump<L> {
                 if self.request.non_block {
                     return Ok(self.sink.eof().await?);
                 }
-                let may_send_at = Instant::now() + PACE;
+                // First what is long, so that what is accepted meanwhile wakes nobody.
+                sleep(PACE).await;
                 self.wait(&mut applied).await?;
-                sleep_until(may_send_at).await;
             } else if self.heartbeat_at().is_some_and(|at| at <= Instant::now()) {
                 // Much was read of which the consumer has everything.
                 self.sink.heartbeat(&self.request.executed).await?;
