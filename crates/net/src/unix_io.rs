@@ -43,21 +43,21 @@ impl UnixIo {
     /// Tries at once, by the first way, and waits for room by the second.
     fn poll_write_by(
         &mut self,
-        now: impl Fn(&UnixStream) -> Result<usize>,
+        now: impl FnOnce(&UnixStream) -> Result<usize>,
         later: impl FnOnce(Pin<&mut pipe::Sender>) -> Poll<Result<usize>>,
     ) -> Poll<Result<usize>> {
-        while self.writes.is_none() {
-            match now(&self.socket) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    let again = self.socket.try_clone()?;
-                    self.writes = Some(pipe::Sender::from_owned_fd_unchecked(again.into())?);
+        let writes = match &mut self.writes {
+            Some(writes) => writes,
+            None => match now(&self.socket) {
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+                {
+                    let again = self.socket.try_clone()?.into();
+                    self.writes
+                        .insert(pipe::Sender::from_owned_fd_unchecked(again)?)
                 }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 result => return Poll::Ready(result),
-            }
-        }
-        let Some(writes) = &mut self.writes else {
-            return Poll::Pending;
+            },
         };
         let result = ready!(later(Pin::new(writes)));
         self.writes = None;
