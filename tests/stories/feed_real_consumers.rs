@@ -14,8 +14,8 @@ use quorate_mysql_wire::{ChecksumRequest, Connection, ReplicaConnection, Replica
 use quorate_mysqld::{FindOptions, default_cache, find_or_fetch, machine_lock, prepare_seed};
 use quorate_net::{Endpoint, Net, TokioNet};
 use quorate_replication::{
-    Capture, CaptureMetrics, CaptureOptions, CommittedLog, Feed, FeedMetrics, FeedOptions,
-    START_FILE, stable_identity,
+    AckDelay, Capture, CaptureMetrics, CaptureOptions, CommittedLog, Feed, FeedMetrics,
+    FeedOptions, START_FILE, stable_identity,
 };
 use quorate_types::{ClusterId, Epoch, GtidSet, LeaderId, LogId, LogIndex, NodeId, Secret, Term};
 use server::Server;
@@ -81,6 +81,7 @@ async fn attach(source: &Server, log: &Log, epoch: Epoch) -> Result<Capture> {
         &log.accepted(),
         log.clone(),
         CaptureOptions::default(),
+        AckDelay::default(),
         Arc::new(CaptureMetrics::default()),
     )
     .await?;

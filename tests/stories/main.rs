@@ -16,6 +16,7 @@ mod a_full_disk_stops_a_node;
 mod a_gate_that_is_opened_by_hand_ends_the_epoch;
 mod a_killed_primary_is_replaced_and_returns;
 mod a_lone_survivor_is_recovered_by_force;
+mod a_primary_waits_for_replicas_that_cannot_follow;
 mod a_replica_that_differs_is_named;
 mod a_service_manager_starts_no_server_before_its_repair;
 mod a_switchover_under_load_pauses_writes_for_less_than_a_second;

@@ -44,6 +44,7 @@ pub struct Config {
     pub tls: Option<Tls>,
     pub timing: Timing,
     pub read_only: ReadOnly,
+    pub flow_control: FlowControl,
     pub repair: Repair,
     pub retention: Retention,
     pub verify: Verify,
@@ -253,6 +254,26 @@ impl Default for ReadOnly {
         Self {
             max_lag_transactions: 1000,
             fall_back_to_primary: true,
+        }
+    }
+}
+
+/// How a primary is slowed down that its replicas cannot follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FlowControl {
+    /// While every replica is further behind, commits are held back; never if 0. Default: 5000.
+    pub max_behind_transactions: u64,
+    /// How long at most, from twice that on. Default: 20.
+    #[serde(rename = "delay_max_ms", deserialize_with = "milliseconds")]
+    pub delay_max: Duration,
+}
+
+impl Default for FlowControl {
+    fn default() -> Self {
+        Self {
+            max_behind_transactions: 5000,
+            delay_max: Duration::from_millis(20),
         }
     }
 }

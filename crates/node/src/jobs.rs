@@ -17,7 +17,7 @@ use std::time::Duration;
 use quorate_consensus::Consensus;
 use quorate_mysqld::{CheckFinding, ControlError, Host, Marker, ReplicationSource, Stream};
 use quorate_net::Net;
-use quorate_replication::{CaptureMetrics, CaptureOptions};
+use quorate_replication::{AckDelay, CaptureMetrics, CaptureOptions};
 use quorate_role::{Defect, Input, Job, JobId, JobResult};
 use quorate_types::{ClusterId, Epoch, Incarnation, NodeId, Rule, Uuid, chain};
 use tokio::sync::{Mutex, mpsc, watch};
@@ -43,6 +43,7 @@ pub(crate) struct JobContext<N, H: Host> {
     pub(crate) capture_server_id: u32,
     pub(crate) capture_uuid: Uuid,
     pub(crate) capture_metrics: Arc<CaptureMetrics>,
+    pub(crate) ack_delay: AckDelay,
     /// Where capture runs: a commit then wakes no other thread on its way to Raft and back.
     pub(crate) raft: tokio::runtime::Handle,
     /// Of this node as primary: its log has a budget.

@@ -21,6 +21,7 @@ mod driver;
 mod errant;
 mod existing;
 mod export;
+mod flow;
 mod grpc;
 mod guard;
 mod holding;

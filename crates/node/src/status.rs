@@ -8,6 +8,7 @@ use quorate_consensus::apply::APPLY_LEVEL;
 use quorate_consensus::{Consensus, RaftView};
 use quorate_net::Net;
 use quorate_proxy::{GateHandle, RoleWatch};
+use quorate_replication::AckDelay;
 use quorate_role::{Candidate, Input, Series};
 use quorate_types::{
     ClusterId, ClusterView, Incarnation, KeptCut, LogIndex, NodeId, NodeView, Role,
@@ -20,6 +21,7 @@ use crate::addresses::AddressBook;
 use crate::config::Config;
 use crate::driver::Control;
 use crate::errant::name_way_out;
+use crate::flow::Flow;
 use crate::http::{StatusJson, StatusSource};
 use crate::part::Part;
 use crate::peers::{REPORT_MAX, Reports};
@@ -147,6 +149,7 @@ pub(crate) struct ViewMaker<N> {
     pub(crate) reports: watch::Receiver<Reports>,
     pub(crate) inputs: mpsc::Sender<Input>,
     pub(crate) recent: Recent,
+    pub(crate) ack_delay: AckDelay,
 }
 
 impl<N: Net> ViewMaker<N> {
@@ -160,6 +163,11 @@ impl<N: Net> ViewMaker<N> {
         let mut told = Vec::new();
         let mut told_series = None;
         let mut heard_at = Instant::now();
+        let mut flow = Flow::new(
+            self.own.node,
+            self.config.flow_control,
+            self.ack_delay.clone(),
+        );
         loop {
             // The log moves thousands of times a second: only a new epoch is urgent.
             let urgent = tokio::select! {
@@ -177,6 +185,7 @@ impl<N: Net> ViewMaker<N> {
                 continue;
             }
             let view = self.make();
+            flow.judge(&view);
             let heard = self.hears_a_leader();
             self.own.part.set_heard(heard);
             self.own.part.set_left_out(self.is_left_out());

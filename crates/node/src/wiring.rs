@@ -11,7 +11,9 @@ use quorate_consensus::{Consensus, RaftService};
 use quorate_mysqld::{Host, ReplicationSource};
 use quorate_net::{BoxIo, Endpoint, Listener, Net, Tls};
 use quorate_proxy::{Gate, GateHandle, GateParts, Proxy, ProxyHandle, ProxyParts, ProxySettings};
-use quorate_replication::{CaptureMetrics, Feed, FeedMetrics, FeedOptions, stable_identity};
+use quorate_replication::{
+    AckDelay, CaptureMetrics, Feed, FeedMetrics, FeedOptions, stable_identity,
+};
 use quorate_role::{Input, Machine, Timing};
 use quorate_types::{KeptCut, NodeId, Uuid};
 use tokio::sync::{Mutex, Semaphore, mpsc, watch};
@@ -72,6 +74,7 @@ struct Wiring<'a, N: Net, H: Host> {
     feed_metrics: Arc<FeedMetrics>,
     own_groups: OwnGroups,
     part: Arc<Part>,
+    ack_delay: AckDelay,
     tasks: JoinSet<()>,
     registry: Registry,
     raft: tokio::runtime::Handle,
@@ -109,6 +112,7 @@ pub(crate) fn wire<N: Net, H: Host>(
         feed_metrics: Arc::default(),
         own_groups: OwnGroups::default(),
         part: Arc::default(),
+        ack_delay: AckDelay::default(),
         tasks: JoinSet::new(),
         registry,
         raft: raft.clone(),
@@ -317,6 +321,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
         let known = self.known;
         let metrics = Arc::new(CaptureMetrics::default());
         metrics.register(&mut self.registry);
+        self.ack_delay.register(&mut self.registry);
         let server = server_state(known);
         let running = server.running.subscribe();
         let timing = Timing {
@@ -458,6 +463,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             capture_server_id: cluster_server_id ^ (known.config.node.0 as u32) << 1,
             capture_uuid: Uuid(capture_uuid.0),
             capture_metrics,
+            ack_delay: self.ack_delay.clone(),
             raft: self.raft.clone(),
             transaction_bytes_max: known.config.retention.transaction_bytes_max(),
             demote_bound: known.config.timing.demote_bound,
@@ -534,6 +540,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             reports: reports.subscribe(),
             inputs: self.inputs.clone(),
             recent: self.recent.clone(),
+            ack_delay: self.ack_delay.clone(),
         };
         self.tasks.spawn(maker.clone().run());
         (maker, own)

@@ -20,6 +20,7 @@ use quorate_types::{Epoch, Gtid, GtidSet, Rule, chain};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::ack_delay::AckDelay;
 use crate::contract::Propose;
 use crate::metrics::CaptureMetrics;
 
@@ -107,10 +108,13 @@ impl Capture {
         executed: &GtidSet,
         propose: P,
         options: CaptureOptions,
+        ack_delay: AckDelay,
         metrics: Arc<CaptureMetrics>,
     ) -> Result<Self, QueryError> {
         let (reader, acks) = connection.dump_gtid(executed).await?;
-        Ok(Self::run(reader, acks, epoch, propose, options, metrics))
+        Ok(Self::run(
+            reader, acks, epoch, propose, options, ack_delay, metrics,
+        ))
     }
 
     fn run<P: Propose>(
@@ -119,6 +123,7 @@ impl Capture {
         epoch: Epoch,
         propose: P,
         options: CaptureOptions,
+        ack_delay: AckDelay,
         metrics: Arc<CaptureMetrics>,
     ) -> Self {
         let (attached_tx, attached) = watch::channel(false);
@@ -138,7 +143,7 @@ impl Capture {
             let end = assemble::read(reader, assembler, budget, pieces_tx, attached_tx).await;
             reader_ended.send_if_modified(|ended| ended.is_none().then(|| *ended = end).is_some());
         });
-        let proposer = propose::Proposer::new(epoch, propose, acks, options, metrics);
+        let proposer = propose::Proposer::new(epoch, propose, acks, options, ack_delay, metrics);
         tasks.spawn(async move {
             let end = proposer.run(pieces, released_rx).await;
             ended_tx.send_if_modified(|ended| ended.is_none().then(|| *ended = end).is_some());

@@ -8,11 +8,13 @@
 //!   an event of a transaction that `apply` accepted (DESIGN 4, A3).
 //! - The feed serves what [`CommittedLog`] gives: accepted transactions, in log order.
 
+mod ack_delay;
 mod capture;
 mod contract;
 mod feed;
 mod metrics;
 
+pub use ack_delay::{ACK_DELAY, AckDelay};
 pub use capture::{Capture, CaptureEnd, CaptureOptions, ReadStopped};
 pub use contract::{
     AcceptedEntry, AcceptedTransaction, CommittedLog, Fate, PendingFate, Propose, ReadBatch,

@@ -11,9 +11,12 @@ use toml::de::{DeTable, DeValue};
 
 use super::finding::line_column;
 use super::{
-    Config, Dial, Finding, Listen, Log, Mysqld, Peer, ReadOnly, Repair, Retention, Timing, Tls,
-    Verify,
+    Config, Dial, Finding, FlowControl, Listen, Log, Mysqld, Peer, ReadOnly, Repair, Retention,
+    Timing, Tls, Verify,
 };
+
+/// The longest that a commit may be held back.
+const HELD_BACK_MAX: Duration = Duration::from_secs(1);
 
 /// The file as written, before addresses are parsed and values are judged together.
 #[derive(Deserialize)]
@@ -36,6 +39,8 @@ struct Raw {
     timing: Timing,
     #[serde(default)]
     read_only: ReadOnly,
+    #[serde(default)]
+    flow_control: FlowControl,
     #[serde(default)]
     repair: Repair,
     #[serde(default)]
@@ -105,6 +110,29 @@ impl Check<'_> {
         offset
     }
 
+    /// What can be judged without the others.
+    fn values(&mut self, raw: &Raw) {
+        self.timing(&raw.timing);
+        if raw.verify.table_max.is_zero() {
+            self.find("verify.table_max_s", "is 0: no table could be read");
+        }
+        if raw.flow_control.delay_max > HELD_BACK_MAX {
+            self.find(
+                "flow_control.delay_max_ms",
+                "is more than 1000: clients would take their primary for gone",
+            );
+        }
+        for (key, message) in raw.retention.findings() {
+            self.find(key, message);
+        }
+        if raw.log.cache_bytes < 1 << 20 {
+            self.find("log.cache_bytes", "is less than 1 MiB, two log entries");
+        }
+        if let Err(error) = crate::telemetry::parse_filter(&raw.log.filter) {
+            self.find("log.filter", format!("is no filter: {error}"));
+        }
+    }
+
     fn config(&mut self, raw: Raw, folder: &Path) -> Option<Config> {
         if raw.node == 0 {
             self.find("node", "is 0, but nodes are numbered from 1");
@@ -117,21 +145,9 @@ impl Check<'_> {
             (Some(_), true) => self.find("mysqld", "is there, but a witness has no server"),
             (None, true) => {}
         }
-        self.timing(&raw.timing);
-        if raw.verify.table_max.is_zero() {
-            self.find("verify.table_max_s", "is 0: no table could be read");
-        }
-        for (key, message) in raw.retention.findings() {
-            self.find(key, message);
-        }
+        self.values(&raw);
         if raw.tls.is_none() {
             self.loopback(listen.as_ref(), &peers);
-        }
-        if raw.log.cache_bytes < 1 << 20 {
-            self.find("log.cache_bytes", "is less than 1 MiB, two log entries");
-        }
-        if let Err(error) = crate::telemetry::parse_filter(&raw.log.filter) {
-            self.find("log.filter", format!("is no filter: {error}"));
         }
         let dir = folder.join(raw.dir);
         let mut mysqld = raw.mysqld.unwrap_or_default();
@@ -167,6 +183,7 @@ impl Check<'_> {
             }),
             timing: raw.timing,
             read_only: raw.read_only,
+            flow_control: raw.flow_control,
             repair: raw.repair,
             retention: raw.retention,
             verify: raw.verify,

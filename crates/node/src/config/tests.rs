@@ -1,7 +1,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use super::{Config, Finding, Secrets, SecretsError, Timing};
+use super::{Config, Finding, FlowControl, Secrets, SecretsError, Timing};
 
 /// A small file that nothing is wrong with.
 pub(crate) const GOOD: &str = r#"
@@ -131,6 +131,17 @@ fn tables_are_compared_in_the_background_only_where_that_is_asked_for() {
     assert_eq!(config.verify.every, seconds(86400));
     assert_eq!(config.verify.table_max, seconds(3600));
     let text = format!("{GOOD}[verify]\ntable_max_s = 0\n");
+    assert!(Config::parse(&text, Path::new("/demo")).is_err());
+}
+
+#[test]
+fn a_primary_is_slowed_down_by_default_and_never_for_long() {
+    let config = Config::parse(GOOD, Path::new("/demo")).unwrap();
+    assert_eq!(config.flow_control, FlowControl::default());
+    let text = format!("{GOOD}[flow_control]\nmax_behind_transactions = 0\n");
+    let config = Config::parse(&text, Path::new("/demo")).unwrap();
+    assert_eq!(config.flow_control.max_behind_transactions, 0);
+    let text = format!("{GOOD}[flow_control]\ndelay_max_ms = 1001\n");
     assert!(Config::parse(&text, Path::new("/demo")).is_err());
 }
 

@@ -145,6 +145,7 @@ impl<N: Net, H: Host> JobContext<N, H> {
                 left_out: self.left_out,
                 ..self.capture
             },
+            self.ack_delay.clone(),
             metrics,
         );
         let mut capture = on_runtime(&self.raft, start)

@@ -6,11 +6,12 @@ use futures_util::FutureExt;
 use quorate_mysql_wire::AckWriter;
 use quorate_types::{BinlogPosition, Epoch, Outcome, Rejection, Rule};
 use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::assemble::Piece;
 use super::in_flight::{Grouping, Proposal};
 use super::{CaptureEnd, CaptureOptions, chain};
+use crate::ack_delay::AckDelay;
 use crate::contract::{Fate, Propose};
 use crate::metrics::CaptureMetrics;
 
@@ -24,6 +25,9 @@ const GROUP_PIECES_MAX: usize = 1024;
 pub(super) struct Proposer<P> {
     propose: P,
     acks: AckWriter,
+    ack_delay: AckDelay,
+    /// An ACK that is held back, and until when.
+    held: Option<(Ack, Instant)>,
     grouping: Grouping,
     in_flight_bytes_max: usize,
     /// Made and not answered, oldest first.
@@ -55,11 +59,14 @@ impl<P: Propose> Proposer<P> {
         propose: P,
         acks: AckWriter,
         options: CaptureOptions,
+        ack_delay: AckDelay,
         metrics: Arc<CaptureMetrics>,
     ) -> Self {
         Self {
             propose,
             acks,
+            ack_delay,
+            held: None,
             grouping: Grouping::new(epoch, options.first_number, options.entry_bytes_max),
             in_flight_bytes_max: options.in_flight_bytes_max,
             in_flight: VecDeque::new(),
@@ -81,8 +88,16 @@ impl<P: Propose> Proposer<P> {
         loop {
             self.submit().await;
             let room = self.waiting.is_empty();
+            let held_until = self.held.as_ref().map(|(_, until)| *until);
             tokio::select! {
                 biased;
+                () = reached(held_until) => {
+                    if let Some((ack, _)) = self.held.take()
+                        && let Err(end) = self.write_ack(ack).await
+                    {
+                        return Some(end);
+                    }
+                }
                 fate = first_fate(&mut self.in_flight), if !self.in_flight.is_empty() => {
                     if let Err(end) = self.on_fate(fate).await {
                         return Some(end);
@@ -234,19 +249,39 @@ impl<P: Propose> Proposer<P> {
         self.in_flight.front_mut()?.fate.as_mut()?.now_or_never()
     }
 
+    /// Writes it, or holds it back with what comes meanwhile: the primary is told of the last
+    /// position only.
     async fn send_ack(&mut self, ack: Option<Ack>) -> Result<(), CaptureEnd> {
-        let Some(Ack {
-            position,
-            captured_at,
-        }) = ack
-        else {
+        let Some(mut ack) = ack else {
             return Ok(());
         };
-        let sent = self.acks.ack(&position).await;
+        let delay = self.ack_delay.get();
+        let until = match self.held.take() {
+            Some((held, until)) => {
+                ack.captured_at = held.captured_at;
+                until
+            }
+            None if delay.is_zero() => return self.write_ack(ack).await,
+            None => Instant::now() + delay,
+        };
+        self.held = Some((ack, until));
+        Ok(())
+    }
+
+    async fn write_ack(&mut self, ack: Ack) -> Result<(), CaptureEnd> {
+        let sent = self.acks.ack(&ack.position).await;
         self.metrics
             .acknowledged
-            .observe(captured_at.elapsed().as_secs_f64());
+            .observe(ack.captured_at.elapsed().as_secs_f64());
         sent.map_err(|error| CaptureEnd::Dump(chain(&error)))
+    }
+}
+
+/// At that time; never if there is none.
+async fn reached(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

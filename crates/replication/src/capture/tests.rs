@@ -219,6 +219,14 @@ async fn answer(mut server: ServerConnection) -> (CommandReader, EventWriter) {
 }
 
 async fn attach(script: &Script, options: CaptureOptions) -> (Capture, Primary) {
+    attach_delayed(script, options, &AckDelay::default()).await
+}
+
+async fn attach_delayed(
+    script: &Script,
+    options: CaptureOptions,
+    ack_delay: &AckDelay,
+) -> (Capture, Primary) {
     let (ours, theirs) = duplex(1 << 16);
     let client = ConnectOptions {
         user: "repl".into(),
@@ -254,6 +262,7 @@ async fn attach(script: &Script, options: CaptureOptions) -> (Capture, Primary) 
             &executed,
             script.clone(),
             options,
+            ack_delay.clone(),
             metrics,
         );
         capture.await.unwrap()

@@ -1,3 +1,5 @@
+use tokio::time::Instant;
+
 use super::*;
 
 #[tokio::test]
@@ -258,4 +260,41 @@ async fn an_end_before_the_first_packet_is_no_attachment() {
     let (mut capture, primary) = attach(&script, CaptureOptions::default()).await;
     drop(primary);
     assert!(!timeout(SOON, capture.attached()).await.unwrap());
+}
+
+/// Held back, an ACK keeps no proposal waiting, and the next ones join it.
+#[tokio::test]
+async fn an_ack_that_is_held_back_comes_later_and_covers_what_was_accepted_meanwhile() {
+    const HELD: Duration = Duration::from_millis(500);
+    let script = Script::default();
+    let ack_delay = AckDelay::default();
+    ack_delay.set(HELD);
+    let (mut capture, mut primary) =
+        attach_delayed(&script, CaptureOptions::default(), &ack_delay).await;
+    primary.flush().await;
+    assert!(timeout(SOON, capture.attached()).await.unwrap());
+    capture.release();
+    let mut first_accepted = None;
+    for sequence in 1..=3 {
+        primary.insert(sequence, 10).await;
+        primary.flush().await;
+        accept(script.next().await);
+        first_accepted.get_or_insert_with(Instant::now);
+    }
+    let end = primary.position;
+    let (position, _) = primary.ack().await;
+    let held = first_accepted.unwrap().elapsed();
+    assert_eq!(position, end);
+    assert!(held >= HELD, "{held:?}");
+    primary.no_ack().await;
+    // Over: the next one is written at once, though not before it is accepted.
+    ack_delay.set(Duration::ZERO);
+    primary.insert(4, 10).await;
+    primary.flush().await;
+    let proposal = script.next().await;
+    primary.no_ack().await;
+    let accepted = Instant::now();
+    accept(proposal);
+    assert_eq!(primary.ack().await.0, primary.position);
+    assert!(accepted.elapsed() < HELD, "{:?}", accepted.elapsed());
 }
