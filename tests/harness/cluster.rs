@@ -378,9 +378,19 @@ impl Cluster {
     /// # Panics
     /// If there is no primary within the bound.
     pub async fn wait_for_primary(&self, bound: Duration) -> NodeId {
+        let all: Vec<NodeId> = self.nodes.keys().copied().collect();
+        self.wait_for_primary_among(&all, bound).await
+    }
+
+    /// Before this what only the last leader's log had may still be accepted: it has the longest log,
+    /// and is elected again if it returns early.
+    ///
+    /// # Panics
+    /// If none of these nodes is primary within the bound.
+    pub async fn wait_for_primary_among(&self, nodes: &[NodeId], bound: Duration) -> NodeId {
         let mut primary = None;
         eventually(bound, async || {
-            primary = self.primary().await;
+            primary = self.primary_among(nodes).await;
             primary.is_some()
         })
         .await;

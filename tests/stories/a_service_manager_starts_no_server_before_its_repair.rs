@@ -136,6 +136,9 @@ async fn a_tail_is_cut_before_the_unit_gets_its_server(
         "a server ran on a folder that was not repaired"
     );
 
+    cluster
+        .wait_for_primary_among(&cluster.others(old), SOON)
+        .await;
     cluster.links.heal();
     cluster.node_mut(old).start(false);
     cluster.wait_until_whole(Duration::from_secs(60)).await;

@@ -60,6 +60,9 @@ async fn binlogs_are_inspected_and_exported() {
     );
     assert!(!dir.join("cut").exists(), "it was only looked at");
 
+    cluster
+        .wait_for_primary_among(&cluster.others(primary), SOON)
+        .await;
     cluster.links.heal();
     cluster.node_mut(primary).start(false);
     cluster.wait_until_whole(Duration::from_secs(60)).await;
