@@ -61,7 +61,7 @@ fn behind(view: &ClusterView, node: NodeId) -> u64 {
     replicas.min().filter(|_| is_primary).unwrap_or(0)
 }
 
-/// Grows with the distance, so that it settles where the replicas are as fast as the primary.
+/// Grows with the distance beyond the bound, up to twice the bound.
 fn delay(config: &FlowControl, behind: u64) -> Duration {
     let bound = config.max_behind_transactions;
     if bound == 0 || behind <= bound {
