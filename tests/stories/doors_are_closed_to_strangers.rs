@@ -8,7 +8,8 @@ use std::time::Duration;
 use quorate_net::{Endpoint, Net, Tls, TokioNet, node_server_name};
 use quorate_node::config::Secrets;
 use quorate_tests::{
-    Cluster, NodeProcess, Options, Sql, assert_servers_equal, free_ports, make_certs, member_tls,
+    Cluster, NodeProcess, Options, Sql, Writer, assert_servers_equal, free_ports, make_certs,
+    make_errant, member_tls,
 };
 use quorate_types::NodeId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -107,6 +108,7 @@ async fn a_cluster_with_certificates_works_and_answers_nobody_without_one() {
     gate_answers_members_only(node, other, &member, &foreigner).await;
     feed_answers_members_only(node, &certs, &foreign).await;
     root_stays_out(&cluster).await;
+    a_member_is_cloned(&cluster).await;
     cluster.stop().await;
 }
 
@@ -117,6 +119,24 @@ async fn http_answers_members_only(node: &NodeProcess, member: &Tls, foreigner: 
         assert_eq!(get(Some(foreigner)).await, None, "{path}: a foreign set");
         assert_eq!(get(None).await, None, "{path}: no certificate");
     }
+}
+
+/// The copy passes the donor's gate, which answers nobody without a certificate.
+async fn a_member_is_cloned(cluster: &Cluster) {
+    let primary = cluster.wait_for_primary(Duration::from_secs(20)).await;
+    let replica = cluster.others(primary)[0];
+    let mut sql = Sql::port(cluster.node(primary).ports.read_write)
+        .await
+        .unwrap();
+    sql.run(Writer::TABLE).await.unwrap();
+    assert_servers_equal(&cluster.sockets(), Duration::from_secs(20)).await;
+    make_errant(cluster.node(replica)).await;
+    let bound = Duration::from_secs(20);
+    cluster
+        .wait_for_role(replica, "cloning", "never accepted", bound)
+        .await;
+    cluster.wait_until_whole(3 * bound).await;
+    assert_servers_equal(&cluster.sockets(), bound).await;
 }
 
 /// What a gate says to a Hello that nothing is wrong with but the cluster in it: a member gets an
