@@ -4,31 +4,31 @@
 use std::time::Duration;
 
 use quorate_replication::AckDelay;
-use quorate_types::{ClusterView, NodeId, Role};
+use quorate_role::Candidate;
 
 use crate::config::FlowControl;
 
 /// Holds the ACKs of this node's capture back while it is primary and the replicas are behind.
 pub(crate) struct Flow {
-    node: NodeId,
     config: FlowControl,
     delay: AckDelay,
     slows: bool,
 }
 
 impl Flow {
-    pub(crate) fn new(node: NodeId, config: FlowControl, delay: AckDelay) -> Self {
+    pub(crate) fn new(config: FlowControl, delay: AckDelay) -> Self {
         Self {
-            node,
             config,
             delay,
             slows: false,
         }
     }
 
-    /// To be called with each new view.
-    pub(crate) fn judge(&mut self, view: &ClusterView) {
-        let behind = behind(view, self.node);
+    /// To be called with each new view of them: whether this node is primary, and the others. Only
+    /// the one counts that would be promoted. Without any nothing is held back: nobody could catch up.
+    pub(crate) fn judge(&mut self, is_primary: bool, candidates: &[Candidate]) {
+        let nearest = Candidate::nearest(candidates).filter(|_| is_primary);
+        let behind = nearest.map_or(0, |nearest| nearest.behind);
         let delay = delay(&self.config, behind);
         self.delay.set(delay);
         if self.slows == delay.is_zero() {
@@ -44,23 +44,6 @@ impl Flow {
     }
 }
 
-/// By how many transactions the replica that is the furthest is behind, which is the one to be
-/// promoted; nothing where this node is not primary or no replica runs, since nobody could catch up.
-fn behind(view: &ClusterView, node: NodeId) -> u64 {
-    let is_primary = view
-        .nodes
-        .get(&node)
-        .is_some_and(|own| own.role == Role::Primary);
-    let replicas = view
-        .nodes
-        .iter()
-        .filter(|(id, other)| {
-            **id != node && other.role == Role::Replica && other.healthy && !other.learner
-        })
-        .map(|(_, other)| other.lag_transactions);
-    replicas.min().filter(|_| is_primary).unwrap_or(0)
-}
-
 /// Grows with the distance beyond the bound, up to twice the bound.
 fn delay(config: &FlowControl, behind: u64) -> Duration {
     let bound = config.max_behind_transactions;
@@ -73,7 +56,8 @@ fn delay(config: &FlowControl, behind: u64) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use quorate_types::NodeView;
+    use quorate_role::Series;
+    use quorate_types::NodeId;
 
     use super::*;
 
@@ -82,20 +66,21 @@ mod tests {
         delay_max: Duration::from_millis(20),
     };
 
-    fn view(nodes: &[(Role, bool, u64)]) -> ClusterView {
-        let node = |(index, (role, healthy, lag)): (usize, &(Role, bool, u64))| {
-            let view = NodeView {
-                role: *role,
+    const OLD: Series = (8, 4);
+    const NEW: Series = (9, 7);
+
+    fn held_back(others: &[(bool, u64, Series)]) -> Duration {
+        let candidate =
+            |(index, (healthy, behind, series)): (usize, &(bool, u64, Series))| Candidate {
+                node: NodeId(index as u64 + 2),
                 healthy: *healthy,
-                lag_transactions: *lag,
-                ..NodeView::default()
+                behind: *behind,
+                series: *series,
             };
-            (NodeId(index as u64 + 1), view)
-        };
-        ClusterView {
-            nodes: nodes.iter().enumerate().map(node).collect(),
-            ..ClusterView::default()
-        }
+        let candidates: Vec<_> = others.iter().enumerate().map(candidate).collect();
+        let shared = AckDelay::default();
+        Flow::new(CONFIG, shared.clone()).judge(true, &candidates);
+        shared.get()
     }
 
     #[test]
@@ -113,45 +98,31 @@ mod tests {
     }
 
     #[test]
-    fn the_replica_that_is_the_furthest_counts_and_one_that_stands_does_not() {
-        use Role::{Cloning, Primary, Replica};
-        let primary = (Primary, true, 0);
-        let behind = |others: &[(Role, bool, u64)]| {
-            let nodes: Vec<_> = [primary]
-                .into_iter()
-                .chain(others.iter().copied())
-                .collect();
-            behind(&view(&nodes), NodeId(1))
-        };
-        assert_eq!(behind(&[(Replica, true, 7), (Replica, true, 9000)]), 7);
-        assert_eq!(behind(&[(Replica, false, 7), (Replica, true, 9000)]), 9000);
-        assert_eq!(behind(&[(Replica, false, 9000), (Cloning, true, 9000)]), 0);
-        assert_eq!(behind(&[]), 0);
+    fn the_replica_that_would_be_promoted_counts_and_no_other() {
+        let half = Duration::from_millis(10);
+        let (near, far, over) = ((true, 7, OLD), (true, 1500, OLD), (true, 9000, OLD));
+        assert_eq!(held_back(&[near, over]), Duration::ZERO);
+        assert_eq!(held_back(&[far, over]), half);
+        // One that stands, and one that what this primary writes may be too new for.
+        assert_eq!(held_back(&[(false, 7, OLD), far]), half);
+        assert_eq!(held_back(&[(true, 7, NEW), far]), half);
+        assert_eq!(held_back(&[(false, 9000, OLD)]), Duration::ZERO);
+        assert_eq!(held_back(&[]), Duration::ZERO);
     }
 
     #[test]
     fn a_node_that_is_no_primary_any_more_holds_nothing_back() {
         let shared = AckDelay::default();
-        let mut flow = Flow::new(NodeId(1), CONFIG, shared.clone());
-        flow.judge(&view(&[
-            (Role::Primary, true, 0),
-            (Role::Replica, true, 1500),
-        ]));
-        assert_eq!(shared.get(), Duration::from_millis(10));
-        flow.judge(&view(&[
-            (Role::Replica, true, 0),
-            (Role::Replica, true, 1500),
-        ]));
+        let mut flow = Flow::new(CONFIG, shared.clone());
+        let behind = [Candidate {
+            node: NodeId(2),
+            healthy: true,
+            behind: 9000,
+            series: OLD,
+        }];
+        flow.judge(true, &behind);
+        assert_eq!(shared.get(), CONFIG.delay_max);
+        flow.judge(false, &behind);
         assert_eq!(shared.get(), Duration::ZERO);
-    }
-
-    #[test]
-    fn a_learner_does_not_count() {
-        let mut two = view(&[(Role::Primary, true, 0), (Role::Replica, true, 1500)]);
-        assert_eq!(behind(&two, NodeId(1)), 1500);
-        if let Some(learner) = two.nodes.get_mut(&NodeId(2)) {
-            learner.learner = true;
-        }
-        assert_eq!(behind(&two, NodeId(1)), 0);
     }
 }

@@ -163,11 +163,7 @@ impl<N: Net> ViewMaker<N> {
         let mut told = Vec::new();
         let mut told_series = None;
         let mut heard_at = Instant::now();
-        let mut flow = Flow::new(
-            self.own.node,
-            self.config.flow_control,
-            self.ack_delay.clone(),
-        );
+        let mut flow = Flow::new(self.config.flow_control, self.ack_delay.clone());
         loop {
             // The log moves thousands of times a second: only a new epoch is urgent.
             let urgent = tokio::select! {
@@ -185,7 +181,6 @@ impl<N: Net> ViewMaker<N> {
                 continue;
             }
             let view = self.make();
-            flow.judge(&view);
             let heard = self.hears_a_leader();
             self.own.part.set_heard(heard);
             self.own.part.set_left_out(self.is_left_out());
@@ -202,6 +197,10 @@ impl<N: Net> ViewMaker<N> {
                 let _ = self.inputs.send(Input::Series(series)).await;
             }
             let candidates = self.candidates(&view, own_series.unwrap_or_default());
+            flow.judge(
+                own.is_some_and(|own| own.role == Role::Primary),
+                &candidates,
+            );
             if candidates != told {
                 told.clone_from(&candidates);
                 let _ = self.inputs.send(Input::Peers(candidates)).await;

@@ -13,6 +13,7 @@ mod capture;
 mod contract;
 mod feed;
 mod metrics;
+mod reached;
 
 pub use ack_delay::{ACK_DELAY, AckDelay};
 pub use capture::{Capture, CaptureEnd, CaptureOptions, ReadStopped};

@@ -70,6 +70,16 @@ pub struct Candidate {
     pub series: Series,
 }
 
+impl Candidate {
+    /// Where leadership would go: the healthy one of the oldest series that is least behind.
+    pub fn nearest<'c>(candidates: impl IntoIterator<Item = &'c Self>) -> Option<Self> {
+        let healthy = candidates.into_iter().filter(|peer| peer.healthy);
+        healthy
+            .min_by_key(|peer| (peer.series, peer.behind, peer.node))
+            .copied()
+    }
+}
+
 /// What happened to this node's mysqld by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServerEvent {

@@ -183,15 +183,9 @@ impl Machine {
         peer.is_some_and(|peer| Some(peer.series) > oldest)
     }
 
-    /// The healthy peer of the oldest series that is least behind.
     fn nearest(&self, except: Option<NodeId>) -> Option<Candidate> {
-        let healthy = self
-            .peers
-            .iter()
-            .filter(|peer| peer.healthy && Some(peer.node) != except);
-        healthy
-            .min_by_key(|peer| (peer.series, peer.behind, peer.node))
-            .copied()
+        let others = self.peers.iter();
+        Candidate::nearest(others.filter(|peer| Some(peer.node) != except))
     }
 
     fn consider_proposal(&mut self, now: Tick, leader: LeaderId, effects: &mut Vec<Effect>) {

@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use quorate_mysql_wire::AckWriter;
 use quorate_types::{BinlogPosition, Epoch, Outcome, Rejection, Rule};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::assemble::Piece;
 use super::in_flight::{Grouping, Proposal};
@@ -14,6 +14,7 @@ use super::{CaptureEnd, CaptureOptions, chain};
 use crate::ack_delay::AckDelay;
 use crate::contract::{Fate, Propose};
 use crate::metrics::CaptureMetrics;
+use crate::reached::reached;
 
 /// How long to wait before a proposal that was refused (no lease) is made again.
 const REFUSED_WAIT: Duration = Duration::from_millis(10);
@@ -274,14 +275,6 @@ impl<P: Propose> Proposer<P> {
             .acknowledged
             .observe(ack.captured_at.elapsed().as_secs_f64());
         sent.map_err(|error| CaptureEnd::Dump(chain(&error)))
-    }
-}
-
-/// At that time; never if there is none.
-async fn reached(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }
 

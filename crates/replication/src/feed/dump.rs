@@ -4,12 +4,13 @@ use std::time::Duration;
 use quorate_mysql_wire::{CommandReader, EventWriter, PacketError, ServerError};
 use quorate_types::{Gtid, GtidSet, LogIndex};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::FeedOptions;
 use super::sink::{Agreed, Sink, SinkError};
 use crate::contract::{AcceptedEntry, CommittedLog, ReadError, TransactionBytes};
 use crate::metrics::FeedMetrics;
+use crate::reached::reached;
 
 /// What one consumer makes us hold of the log at once.
 const READ_BYTES_MAX: usize = 1 << 20;
@@ -202,18 +203,12 @@ impl<L: CommittedLog> Dump<L> {
     async fn wait(&mut self, applied: &mut watch::Receiver<LogIndex>) -> Result<(), DumpEnd> {
         loop {
             let heartbeat_at = self.heartbeat_at();
-            let heartbeat = async {
-                match heartbeat_at {
-                    Some(at) => sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 biased;
                 changed = applied.changed() => {
                     return changed.map_err(|_| told(ReadError::Stopped));
                 }
-                () = heartbeat => self.sink.heartbeat(&self.request.executed).await?,
+                () = reached(heartbeat_at) => self.sink.heartbeat(&self.request.executed).await?,
             }
         }
     }
