@@ -1,13 +1,17 @@
 //! The disk under a node's log is full: the node stops and says so, the others go on, and it returns
 //! when there is room.
 
+use std::process::Command;
 use std::time::Duration;
 
 use quorate_tests::{
-    Cluster, Options, Signal, SmallDisk, Sql, Writer, assert_rows_survived, assert_servers_equal,
+    Cluster, NodeProcess, Options, Signal, SmallDisk, Sql, Writer, assert_rows_survived,
+    assert_servers_equal, wait_for,
 };
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_quorate-under-test");
+
+const DISK_MIB: u32 = 64;
 
 /// What this story makes the sidecars say.
 const EXPECTED: &[&str] = &[
@@ -32,10 +36,11 @@ async fn a_full_disk_stops_a_node_and_it_returns_when_there_is_room() {
     let full = cluster.others(primary)[0];
     cluster.node(full).signal(Signal::TERM);
     cluster.node_mut(full).exited(Duration::from_secs(30)).await;
-    let disk = SmallDisk::put_under(&cluster.node(full).dir.join("raft"), 64);
+    let disk = SmallDisk::put_under(&cluster.node(full).dir.join("raft"), DISK_MIB);
     cluster.node_mut(full).start(false);
     let bound = Duration::from_secs(60);
     cluster.wait_until_whole(bound).await;
+    little_room_is_said(cluster.node(full)).await;
 
     let writer = Writer::start(vec![port], 1);
     let mut rows = 0;
@@ -70,4 +75,28 @@ async fn a_full_disk_stops_a_node_and_it_returns_when_there_is_room() {
     assert_rows_survived(&cluster.sockets(), &outcomes, &outcomes.acknowledged).await;
     assert_eq!(cluster.unexpected_log_lines(EXPECTED), [] as [String; 0]);
     cluster.stop().await;
+}
+
+/// Before it is full: by a metric, and by a check of the node.
+async fn little_room_is_said(node: &NodeProcess) {
+    let small = 1.0..f64::from(DISK_MIB << 20);
+    let measured = wait_for(Duration::from_secs(10), async || {
+        let free = node.metric("quorate_log_free_bytes").await;
+        free.is_some_and(|free| small.contains(&free))
+    });
+    assert!(measured.await, "the metric tells the room of that disk");
+    let output = Command::new(PROGRAM)
+        .args(["check", "--config"])
+        .arg(node.config())
+        .output()
+        .expect("run the check");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let note = said
+        .lines()
+        .find(|line| line.contains("the log's files may take"));
+    println!("{note:?}");
+    assert!(
+        output.status.success() && note.is_some_and(|note| note.contains(" MiB")),
+        "{said}"
+    );
 }

@@ -127,8 +127,8 @@ async fn a_member_is_cloned(cluster: &Cluster) {
     let replica = cluster.others(primary)[0];
     let mut sql = Sql::port(cluster.node(primary).ports.read_write)
         .await
-        .unwrap();
-    sql.run(Writer::TABLE).await.unwrap();
+        .expect("a session");
+    sql.run(Writer::TABLE).await.expect("make the table");
     assert_servers_equal(&cluster.sockets(), Duration::from_secs(20)).await;
     make_errant(cluster.node(replica)).await;
     let bound = Duration::from_secs(20);

@@ -443,12 +443,16 @@ impl Consensus {
         written.map_err(|_| ChangeError::Stopped)
     }
 
-    /// Bytes that the log takes on its disk, free space inside its files included.
+    /// Bytes that the log takes on its disk, free space inside its files included, and how many its
+    /// file system has left, if it is on one.
     ///
     /// # Errors
     /// The disk's.
-    pub async fn disk_bytes(&self) -> std::io::Result<u64> {
-        let read = self.inner.log.on_disk(LogRead::disk_bytes);
+    pub async fn disk_bytes(&self) -> std::io::Result<(u64, Option<u64>)> {
+        let read = self.inner.log.on_disk(|log| {
+            let taken = LogRead::disk_bytes(log);
+            taken.and_then(|taken| Ok((taken, LogRead::free_bytes(log)?)))
+        });
         read.await?.map_err(std::io::Error::other)
     }
 

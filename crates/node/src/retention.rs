@@ -64,6 +64,7 @@ pub(crate) struct Retainer {
 struct Progress {
     /// The snapshot that was asked for, so that the log may go up to this entry.
     snapshot: Option<(LogIndex, Instant)>,
+    /// When, and how many bytes the files took.
     measured: Option<(Instant, u64)>,
 }
 
@@ -277,10 +278,12 @@ impl Retainer {
         let files = match progress.measured {
             Some((at, bytes)) if at.elapsed() < MEASURE => bytes,
             _ => {
-                let bytes = self.consensus.disk_bytes().await.unwrap_or_else(|error| {
+                let measured = self.consensus.disk_bytes().await;
+                let (bytes, free) = measured.unwrap_or_else(|error| {
                     tracing::debug!(%error, "the log's files cannot be measured");
-                    0
+                    (0, None)
                 });
+                self.metrics.set_free(free);
                 progress.measured = Some((Instant::now(), bytes));
                 bytes
             }

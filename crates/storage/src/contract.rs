@@ -153,6 +153,14 @@ pub trait LogRead: Clone + Send + Sync + 'static {
     /// # Errors
     /// The disk's.
     fn disk_bytes(&self) -> Result<u64, Error>;
+
+    /// Bytes that its file system has left for the store, if there is such a limit.
+    ///
+    /// # Errors
+    /// The disk's.
+    fn free_bytes(&self) -> Result<Option<u64>, Error> {
+        Ok(None)
+    }
 }
 
 /// Why the log's disk could not do what it was asked.

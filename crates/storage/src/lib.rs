@@ -20,4 +20,4 @@ mod tests;
 
 pub use contract::{Error, LogDisk, LogRead, MetaKey, Record, Write};
 pub use memory::{MemoryDisk, MemoryReader};
-pub use sled_disk::{Compacted, Options, SledDisk, SledReader, SyncMode};
+pub use sled_disk::{Compacted, Options, SledDisk, SledReader, SyncMode, folder_bytes, free_bytes};

@@ -24,6 +24,7 @@ use crate::{Error, LogDisk, Write};
 
 pub use self::compact::Compacted;
 pub use self::overlay::SledReader;
+pub use self::reader::{folder_bytes, free_bytes};
 
 /// What waits in the journal for sled until it is moved on: enough that sled gets full values.
 const MOVE_BYTES: u64 = 256 << 10;

@@ -22,6 +22,7 @@ trait Reads: Send + Sync {
     -> Result<Vec<Record>, Error>;
     fn meta(&self, key: MetaKey) -> Result<Option<Bytes>, Error>;
     fn disk_bytes(&self) -> Result<u64, Error>;
+    fn free_bytes(&self) -> Result<Option<u64>, Error>;
 }
 
 impl<R: LogRead> Reads for R {
@@ -48,6 +49,10 @@ impl<R: LogRead> Reads for R {
     fn disk_bytes(&self) -> Result<u64, Error> {
         LogRead::disk_bytes(self)
     }
+
+    fn free_bytes(&self) -> Result<Option<u64>, Error> {
+        LogRead::free_bytes(self)
+    }
 }
 
 impl LogRead for DiskReader {
@@ -73,5 +78,9 @@ impl LogRead for DiskReader {
 
     fn disk_bytes(&self) -> Result<u64, Error> {
         self.0.disk_bytes()
+    }
+
+    fn free_bytes(&self) -> Result<Option<u64>, Error> {
+        self.0.free_bytes()
     }
 }

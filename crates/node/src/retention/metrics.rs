@@ -14,6 +14,8 @@ const PURGED_INDEX: &str = "quorate_log_purged_index";
 const RETAINED: &str = "quorate_log_retained";
 /// Bytes that the log's files take.
 const DISK: &str = "quorate_log_disk";
+/// Bytes that their file system has left.
+const FREE: &str = "quorate_log_free";
 /// Near so many retained bytes writes stop.
 const BUDGET: &str = "quorate_log_budget";
 /// How old the first retained entry is at least.
@@ -31,6 +33,7 @@ struct Gauges {
     purged: Gauge<i64, AtomicI64>,
     retained: Gauge<i64, AtomicI64>,
     disk: Gauge<i64, AtomicI64>,
+    free: Gauge<i64, AtomicI64>,
     budget: Gauge<i64, AtomicI64>,
     age: Gauge<i64, AtomicI64>,
     full: Gauge<i64, AtomicI64>,
@@ -55,10 +58,23 @@ impl LogMetrics {
                 &gauges.retained,
             ),
             (DISK, "Of the log's files", Unit::Bytes, &gauges.disk),
+            (
+                FREE,
+                "Left on the file system of the log",
+                Unit::Bytes,
+                &gauges.free,
+            ),
             (BUDGET, "Of entries, at most", Unit::Bytes, &gauges.budget),
             (AGE, "Of the first entry", Unit::Seconds, &gauges.age),
         ] {
             registry.register_with_unit(name, help, unit, gauge.clone());
+        }
+    }
+
+    /// Nothing where that is not known, or the log is on no file system.
+    pub(super) fn set_free(&self, bytes: Option<u64>) {
+        if let Some(bytes) = bytes {
+            self.0.free.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         }
     }
 

@@ -158,6 +158,10 @@ impl LogRead for SledReader {
     fn disk_bytes(&self) -> Result<u64, Error> {
         self.base.disk_bytes()
     }
+
+    fn free_bytes(&self) -> Result<Option<u64>, Error> {
+        self.base.free_bytes()
+    }
 }
 
 /// Adds what follows `records` without a gap, as long as there is room.

@@ -195,10 +195,29 @@ impl LogRead for BaseReader {
         let dir = &self.shared.dir;
         folder_bytes(dir).map_err(|error| Failure::from(error).at("measure log", dir))
     }
+
+    fn free_bytes(&self) -> Result<Option<u64>, Error> {
+        let dir = &self.shared.dir;
+        let free = free_bytes(dir);
+        free.map(Some)
+            .map_err(|error| Failure::from(error).at("measure room", dir))
+    }
+}
+
+/// Bytes that the file system of a file or folder has left for this process.
+///
+/// # Errors
+/// The system's.
+pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    let system = rustix::fs::statvfs(path)?;
+    Ok(system.f_bavail.saturating_mul(system.f_frsize))
 }
 
 /// The bytes of the files in a folder, sled's snapshots among them.
-fn folder_bytes(dir: &Path) -> io::Result<u64> {
+///
+/// # Errors
+/// The system's.
+pub fn folder_bytes(dir: &Path) -> io::Result<u64> {
     let mut bytes_sum = 0;
     for entry in std::fs::read_dir(dir)? {
         match entry?.metadata() {
