@@ -500,6 +500,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             password: known.secrets.clone.clone(),
             health,
             failed: std::sync::Mutex::default(),
+            kept: std::sync::atomic::AtomicU64::default(),
         }
     }
 

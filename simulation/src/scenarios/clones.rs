@@ -75,6 +75,29 @@ pub(super) fn recipient_dies(cluster: &mut Cluster) -> Result<(), Violation> {
     cluster.run_until("it was cloned", seconds(90), is_mended(recipient))
 }
 
+pub(super) fn recipient_restarts_with_its_copy(cluster: &mut Cluster) -> Result<(), Violation> {
+    let node = primary(cluster)?;
+    let recipient = cluster.others(node)[0];
+    let permit = move |cluster: &Cluster| {
+        let state = cluster.probe(node)?.applied_state();
+        state.permits.current().map(|(sequence, _)| sequence)
+    };
+    cluster.make_errant(recipient);
+    cluster.run_until("its copy is in place", seconds(30), move |cluster| {
+        permit(cluster).is_some() && is_mended(recipient)(cluster)
+    })?;
+    cluster.power_off(recipient);
+    let Some(open) = permit(cluster) else {
+        return Err(Violation("its permit ended before it was shown".to_owned()));
+    };
+    cluster.run_for(ms(200))?;
+    cluster.start_sidecar(recipient);
+    // A leader would end it after 30 s.
+    cluster.run_until("its permit is given back", seconds(10), move |cluster| {
+        permit(cluster) != Some(open) && is_mended(recipient)(cluster)
+    })
+}
+
 pub(super) fn primary_changes_while_cloning(cluster: &mut Cluster) -> Result<(), Violation> {
     let node = primary(cluster)?;
     let others = cluster.others(node);

@@ -320,6 +320,11 @@ pub const SCENARIOS: &[Scenario] = &[
         clones::recipient_dies,
     ),
     Scenario::new(
+        "recipient-restarts-with-its-copy",
+        "R13: a recipient that is started anew behind its copy gives its permit back",
+        clones::recipient_restarts_with_its_copy,
+    ),
+    Scenario::new(
         "primary-changes-while-cloning",
         "R13: a permit outlives its leader, or is asked for again",
         clones::primary_changes_while_cloning,

@@ -40,6 +40,8 @@ pub(crate) struct CloneParts {
     pub(crate) health: watch::Receiver<Health>,
     /// When a clone from them failed last.
     pub(crate) failed: Mutex<BTreeMap<NodeId, Instant>>,
+    /// The last permit that this process keeps until its server has caught up; zero before any.
+    pub(crate) kept: AtomicU64,
 }
 
 /// How far a clone is, for the leader: it changes while the clone gets on.
@@ -97,9 +99,27 @@ impl<N: Net, H: Host> JobContext<N, H> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clear();
-        let (permits, health) = (self.clone.permits.clone(), self.clone.health.clone());
-        tokio::spawn(permits.keep_until_caught_up(granted.sequence, accepted, health));
+        self.keep_permit(granted.sequence, accepted);
         Ok(())
+    }
+
+    /// Keeps the permit that this node got before it was started anew, with its copy in place. Else
+    /// nobody would give it back, and it would hold the log, and other members, until its time is over.
+    pub(super) fn keep_permit_of_earlier_start(&self) {
+        let state = self.consensus.applied_state().borrow().clone();
+        let own = state.permits.current().filter(|(_, permit)| {
+            (permit.recipient, permit.incarnation) == (self.node, self.incarnation)
+        });
+        if let Some((sequence, _)) = own {
+            self.keep_permit(sequence, state.accepted.clone());
+        }
+    }
+
+    fn keep_permit(&self, sequence: u64, accepted: Arc<GtidSet>) {
+        if self.clone.kept.swap(sequence, Ordering::Relaxed) != sequence {
+            let (permits, health) = (self.clone.permits.clone(), self.clone.health.clone());
+            tokio::spawn(permits.keep_until_caught_up(sequence, accepted, health));
+        }
     }
 
     /// Asks until there is a permit, and this node's log has it too.

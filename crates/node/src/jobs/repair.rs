@@ -218,6 +218,7 @@ impl<N: Net, H: Host> JobContext<N, H> {
         self.doing("starting replication");
         let session = server.session(&self.net).await?;
         session.start_replication(&feed, self.stream()).await?;
+        self.keep_permit_of_earlier_start();
         server.spare = Some(server.logins.control(&self.net).await?);
         if let Some(process) = process {
             server.running.send_replace(Some(Running {
