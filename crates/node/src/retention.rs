@@ -62,10 +62,25 @@ pub(crate) struct Retainer {
 /// What lasts from one look to the next.
 #[derive(Default)]
 struct Progress {
-    /// The snapshot that was asked for, so that the log may go up to this entry.
-    snapshot: Option<(LogIndex, Instant)>,
+    snapshot: Option<AskedSnapshot>,
     /// When, and how many bytes the files took.
     measured: Option<(Instant, u64)>,
+}
+
+/// A snapshot that was asked for, so that the log may go up to this entry.
+struct AskedSnapshot {
+    upto: LogIndex,
+    at: Instant,
+    /// The newest one then.
+    newest: Option<LogIndex>,
+}
+
+impl AskedSnapshot {
+    /// Whether to wait for it still. One that is being made when another is asked for is made to its
+    /// end, and the other never is: so what came may be too old.
+    fn is_awaited(&self, purged: LogIndex, newest: Option<LogIndex>) -> bool {
+        self.upto >= purged && self.newest == newest && self.at.elapsed() < SNAPSHOT_MAX
+    }
 }
 
 impl Retainer {
@@ -257,16 +272,19 @@ impl Retainer {
             return;
         }
         let snapshot = self.consensus.view().borrow().snapshot;
-        let asked = if snapshot.is_some_and(|snapshot| snapshot.index >= purged) {
+        let newest = snapshot.map(|snapshot| snapshot.index);
+        let asked = if newest >= Some(purged) {
             self.consensus.purge_log().await
         } else {
-            let waits = progress
-                .snapshot
-                .is_some_and(|(for_index, at)| for_index >= purged && at.elapsed() < SNAPSHOT_MAX);
-            if waits {
+            let asked = progress.snapshot.as_ref();
+            if asked.is_some_and(|asked| asked.is_awaited(purged, newest)) {
                 return;
             }
-            progress.snapshot = Some((purged, Instant::now()));
+            progress.snapshot = Some(AskedSnapshot {
+                upto: purged,
+                at: Instant::now(),
+                newest,
+            });
             self.consensus.snapshot().await
         };
         if let Err(error) = asked {
@@ -347,4 +365,25 @@ fn own_leadership(raft: &RaftView, state: &AppliedState) -> Option<LeaderId> {
     let leader = raft.leader.filter(|_| raft.is_leader)?;
     let began = state.set_primary.is_some_and(|id| id.leader == leader);
     began.then_some(leader)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_snapshot_that_came_and_is_too_old_is_asked_for_again_at_once() {
+        let index = |index| Some(LogIndex(index));
+        let asked = AskedSnapshot {
+            upto: LogIndex(20),
+            at: Instant::now(),
+            newest: index(5),
+        };
+        assert!(asked.is_awaited(LogIndex(20), index(5)));
+        // What was being made when it was asked for.
+        assert!(!asked.is_awaited(LogIndex(20), index(12)));
+        assert!(!asked.is_awaited(LogIndex(21), index(5)));
+        tokio::time::advance(SNAPSHOT_MAX).await;
+        assert!(!asked.is_awaited(LogIndex(20), index(5)));
+    }
 }
