@@ -1,6 +1,7 @@
 //! Story: somebody changes by hand what makes commits wait. The primary is fenced, killed and
-//! repaired, another takes over, and no row that a client was told of is lost. A setting that is
-//! wrong elsewhere is said in the status.
+//! repaired, another takes over, and no row that a client was told of is lost, not even one on the
+//! server's own socket; so nothing is left to clone away. A setting that is wrong elsewhere is said
+//! in the status.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -22,6 +23,7 @@ const LOAD: Duration = Duration::from_secs(1);
 const CLIENTS: u64 = 4;
 /// No statement, but somebody whose ACK would count as much as the sidecar's.
 const SECOND_REPLICA: &str = "a second semi-sync replica";
+const PAST_THE_GATE: &str = "CREATE TABLE app.past_the_gate (id INT PRIMARY KEY)";
 /// What the old primary says of it, and of its way back.
 const EXPECTED: &[&str] = &[
     "rpl_semi_sync_source_enabled is 0, not ON",
@@ -39,17 +41,21 @@ async fn a_gate_that_is_opened_by_hand_ends_the_epoch() {
     let cluster = Cluster::start("gate-by-hand", PROGRAM, Options::default()).await;
     let first = cluster.wait_for_primary(SOON).await;
     root(&cluster, first, Writer::TABLE).await;
+    root(&cluster, first, PAST_THE_GATE).await;
+    let mut past_the_gate = Vec::new();
     let ports = cluster.nodes.values().map(|node| node.ports.read_write);
     let writer = Writer::start(ports.collect(), CLIENTS);
 
-    for change in [
+    let changes = [
         "SET GLOBAL rpl_semi_sync_source_enabled=OFF",
         "SET GLOBAL rpl_semi_sync_source_timeout=1000",
         SECOND_REPLICA,
-    ] {
+    ];
+    for (round, change) in changes.into_iter().enumerate() {
         let old = cluster.wait_for_primary(SOON).await;
         tokio::time::sleep(LOAD).await;
         let pid = cluster.node(old).mysqld_pid();
+        let client = write_past_the_gate(&cluster, old, round).await;
         let changed = Instant::now();
         let attached = match change {
             SECOND_REPLICA => Some(attach_second_replica(&cluster, old).await),
@@ -70,13 +76,25 @@ async fn a_gate_that_is_opened_by_hand_ends_the_epoch() {
             let ended = tokio::time::timeout(SOON, attached).await;
             ended.expect("its server is gone").expect("no panic");
         }
-        println!("gate by hand: {change}: another primary seen after {pause:?}");
+        let written = client.await.expect("no panic");
+        println!(
+            "gate by hand: {change}: another primary seen after {pause:?}, {} rows past the gate",
+            written.len(),
+        );
+        past_the_gate.extend(written);
     }
     a_wrong_setting_is_said(&cluster).await;
 
     let outcomes = writer.finish().await;
     assert_servers_equal(&cluster.sockets(), SOON).await;
     assert_rows_survived(&cluster.sockets(), &outcomes, &BTreeSet::new()).await;
+    let there = rows_past_the_gate(&cluster, first).await;
+    let lost = past_the_gate.iter().filter(|id| !there.contains(id));
+    let lost = lost.collect::<Vec<_>>();
+    assert!(
+        lost.is_empty(),
+        "answered past the gate, and lost: {lost:?}"
+    );
     println!(
         "gate by hand: {} acknowledged, {} refused, {} unknown",
         outcomes.acknowledged.len(),
@@ -85,6 +103,36 @@ async fn a_gate_that_is_opened_by_hand_ends_the_epoch() {
     );
     assert_eq!(cluster.unexpected_log_lines(EXPECTED), Vec::<String>::new());
     cluster.stop().await;
+}
+
+/// One row after the other on the server's own socket, until one fails; those that were answered.
+async fn write_past_the_gate(
+    cluster: &Cluster,
+    node: NodeId,
+    round: usize,
+) -> JoinHandle<Vec<usize>> {
+    let socket = cluster.node(node).socket();
+    let mut root = Sql::socket(&socket).await.expect("root on the socket");
+    let first = round * 1_000_000;
+    tokio::spawn(async move {
+        let mut written = Vec::new();
+        for id in first.. {
+            let insert = format!("INSERT INTO app.past_the_gate VALUES ({id})");
+            if root.run_within(&insert, SOON).await.is_err() {
+                break;
+            }
+            written.push(id);
+        }
+        written
+    })
+}
+
+async fn rows_past_the_gate(cluster: &Cluster, node: NodeId) -> BTreeSet<usize> {
+    let socket = cluster.node(node).socket();
+    let mut root = Sql::socket(&socket).await.expect("root on the socket");
+    let rows = root.rows("SELECT id FROM app.past_the_gate").await;
+    let rows = rows.expect("its rows").into_iter().flatten();
+    rows.map(|id| id.parse().expect("a number")).collect()
 }
 
 /// Stays until its connection ends.

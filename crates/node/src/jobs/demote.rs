@@ -15,6 +15,8 @@ const STEP_MAX: Duration = Duration::from_secs(5);
 
 /// How long what was answered too early may take to be accepted.
 const SALVAGE_MAX: Duration = Duration::from_secs(1);
+/// How much of it may pass until no commit is on its way any more.
+const SALVAGE_END_MAX: Duration = Duration::from_millis(500);
 const SALVAGE_LOOK: Duration = Duration::from_millis(10);
 
 impl<N: Net, H: Host> JobContext<N, H> {
@@ -44,6 +46,15 @@ impl<N: Net, H: Host> JobContext<N, H> {
     pub(super) async fn salvage(&self, server: &mut ServerState<H>) -> Result<(), JobError> {
         self.doing("waiting until the log has what was answered");
         let salvage = async {
+            // Nothing holds commits up any more. What sessions of the closed gate commit in the
+            // engine after the last look only a clone can take back.
+            let end = async {
+                let session = server.session(&self.net).await?;
+                Ok::<_, JobError>(session.set_read_only(1).await?)
+            };
+            if !matches!(timeout(SALVAGE_END_MAX, end).await, Ok(Ok(()))) {
+                tracing::warn!("commits may still be on their way when the server is killed");
+            }
             let session = server.session(&self.net).await?;
             while !self
                 .accepted()
