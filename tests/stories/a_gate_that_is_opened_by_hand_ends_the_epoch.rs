@@ -28,7 +28,8 @@ const PAST_THE_GATE: &str = "CREATE TABLE app.past_the_gate (id INT PRIMARY KEY)
 const EXPECTED: &[&str] = &[
     "rpl_semi_sync_source_enabled is 0, not ON",
     "rpl_semi_sync_source_timeout is 1000, not 1000000000000000000",
-    // Who looks at all settings may come first.
+    // Who looks at the status may come first, and so may who looks at all settings.
+    "semi-sync is off",
     "mysqld runs with rpl_semi_sync_source_",
     "a second semi-sync replica is attached",
     "cut what was never acknowledged",
@@ -56,6 +57,7 @@ async fn a_gate_that_is_opened_by_hand_ends_the_epoch() {
         tokio::time::sleep(LOAD).await;
         let pid = cluster.node(old).mysqld_pid();
         let client = write_past_the_gate(&cluster, old, round).await;
+        let until_closed = ask_until_closed(&cluster, old).await;
         let changed = Instant::now();
         let attached = match change {
             SECOND_REPLICA => Some(attach_second_replica(&cluster, old).await),
@@ -77,8 +79,10 @@ async fn a_gate_that_is_opened_by_hand_ends_the_epoch() {
             ended.expect("its server is gone").expect("no panic");
         }
         let written = client.await.expect("no panic");
+        let closed = until_closed.await.expect("no panic") - changed;
         println!(
-            "gate by hand: {change}: another primary seen after {pause:?}, {} rows past the gate",
+            "gate by hand: {change}: closed after {closed:?}, another primary seen after \
+             {pause:?}, {} rows past the gate",
             written.len(),
         );
         past_the_gate.extend(written);
@@ -124,6 +128,16 @@ async fn write_past_the_gate(
             written.push(id);
         }
         written
+    })
+}
+
+/// Asks the server through its gate until that is closed, and gives the time of that.
+async fn ask_until_closed(cluster: &Cluster, node: NodeId) -> JoinHandle<Instant> {
+    let port = cluster.node(node).ports.read_write;
+    let mut client = Sql::port(port).await.expect("a session");
+    tokio::spawn(async move {
+        while client.run_within("DO 1", SOON).await.is_ok() {}
+        Instant::now()
     })
 }
 

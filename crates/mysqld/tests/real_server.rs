@@ -9,8 +9,8 @@ use quorate_mysql_wire::{
 };
 use quorate_mysqld::{
     Accounts, CONTROL_USER, ControlError, Host, HostError, LocalHost, Marker, Repaired,
-    ReplicationSource, Signal, Stream, cut_tail, default_cache, ensure_stopped, fetch_debian_tool,
-    kill_server,
+    ReplicationSource, Session, Signal, Stream, cut_tail, default_cache, ensure_stopped,
+    fetch_debian_tool, kill_server,
 };
 use quorate_net::{Endpoint, Net, TokioNet};
 use quorate_types::{BinlogPosition, ClusterId, Incarnation, NodeId, Secret, Uuid};
@@ -151,9 +151,8 @@ async fn control_makes_its_accounts_follows_a_feed_and_switches_the_gate() {
     }
     assert!(!root.probe().await.unwrap_err().session_is_usable());
     control.enable_semi_sync_source().await.unwrap();
-    assert_eq!(control.semi_sync_clients().await.unwrap(), 0);
     assert!(!control.is_safe_replica().await.unwrap());
-    control.disable_semi_sync_source().await.unwrap();
+    a_closed_gate_and_an_open_one_are_told_apart(&mut control).await;
 
     for (wanted, set) in [(1 << 20, 1 << 20), (u64::MAX, 2_u64 << 30)] {
         control.limit_transactions(wanted).await.unwrap();
@@ -175,6 +174,20 @@ async fn control_makes_its_accounts_follows_a_feed_and_switches_the_gate() {
     let definer = control.run("read", definer).await.unwrap().scalar();
     assert_eq!(definer.as_deref(), Some("root@localhost"));
     kill_server(host, &process).await.unwrap();
+}
+
+async fn a_closed_gate_and_an_open_one_are_told_apart(control: &mut Session) {
+    let said = "the server answers";
+    assert_eq!(control.find_bypass().await.expect(said), None);
+    assert_eq!(control.find_bypass_by_status().await.expect(said), None);
+    control.disable_semi_sync_source().await.expect("to be off");
+    let open = control.find_bypass().await.expect(said);
+    assert_eq!(
+        open.as_deref(),
+        Some("rpl_semi_sync_source_enabled is 0, not ON")
+    );
+    let open = control.find_bypass_by_status().await.expect(said);
+    assert_eq!(open.as_deref(), Some("semi-sync is off"));
 }
 
 #[tokio::test]

@@ -10,20 +10,33 @@ use tokio::time::timeout;
 
 use crate::watchers::{ANSWER_MAX, Watcher};
 
-/// What somebody changes by hand is noticed within this, and the time of one answer.
+/// What somebody changes by hand is noticed within these, and the time of one answer.
 const LOOK: Duration = Duration::from_millis(50);
-/// To count the replicas, the server adds up the counters of all its sessions: not each time.
-const REPLICAS_EVERY: u32 = 4;
+const STATUS_LOOK: Duration = Duration::from_millis(200);
+
+/// What a guard looks at. Each has a session of its own: who asks for a variable may wait for as
+/// long as the server takes to switch semi-sync off.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Guarded {
+    Variables,
+    Status,
+}
+
+/// The sessions that a promotion must leave alone, since they watch the gate.
+pub(crate) type GuardSessions = [Option<u64>; 2];
 
 impl<N: Net, H: Host> Watcher<N, H> {
     /// Tells role control when somebody opened the gate past us: commits are then answered that
     /// no majority has (DESIGN 4, Errant transactions).
-    pub(crate) async fn guard(self: Arc<Self>) {
+    pub(crate) async fn guard(self: Arc<Self>, guarded: Guarded) {
+        let pause = match guarded {
+            Guarded::Variables => LOOK,
+            Guarded::Status => STATUS_LOOK,
+        };
         let mut session: Option<Session> = None;
         let mut process = None;
-        let mut looks = 0u32;
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(pause).await;
             let now = self
                 .running
                 .borrow()
@@ -44,16 +57,21 @@ impl<N: Net, H: Host> Watcher<N, H> {
             // Opened long before it is needed: an account statement that waits blocks every login.
             if session.is_none() {
                 session = self.logins.control(&self.net).await.ok();
-                self.guard_session
-                    .send_replace(session.as_ref().map(Session::id));
+                let id = session.as_ref().map(Session::id);
+                self.guard_sessions
+                    .send_modify(|known| known[guarded as usize] = id);
             }
             let phase = self.control.borrow().phase.clone();
             let (Phase::Primary { epoch } | Phase::Draining { epoch }) = phase else {
                 continue;
             };
             let Some(open) = &mut session else { continue };
-            looks = looks.wrapping_add(1);
-            let look = open.find_bypass(looks.is_multiple_of(REPLICAS_EVERY));
+            let look = async {
+                match guarded {
+                    Guarded::Variables => open.find_bypass().await,
+                    Guarded::Status => open.find_bypass_by_status().await,
+                }
+            };
             match timeout(ANSWER_MAX, look).await {
                 Ok(Ok(None)) => {}
                 Ok(Ok(Some(why))) => {

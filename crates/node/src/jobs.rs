@@ -24,6 +24,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 
 pub(crate) use clone::CloneParts;
 
+use crate::guard::GuardSessions;
 use crate::inert::OwnGroups;
 use crate::server::{Logins, ServerError, ServerState};
 
@@ -53,7 +54,7 @@ pub(crate) struct JobContext<N, H: Host> {
     pub(crate) own_groups: OwnGroups,
     /// For what must not wait for the job that runs.
     pub(crate) logins: Logins,
-    pub(crate) guard_session: watch::Receiver<Option<u64>>,
+    pub(crate) guard_sessions: watch::Receiver<GuardSessions>,
     pub(crate) enable_events: bool,
     pub(crate) inputs: mpsc::Sender<Input>,
     pub(crate) capture: CaptureOptions,

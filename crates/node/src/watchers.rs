@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::driver::Control;
 use crate::errant::never_accepted;
+use crate::guard::GuardSessions;
 use crate::inert::OwnGroups;
 use crate::server::{Logins, Running};
 
@@ -59,8 +60,7 @@ pub(crate) struct Watcher<N, H: Host> {
     pub(crate) left_out: Option<Rule>,
     /// Whether replication takes statements the next time it is started.
     pub(crate) met_statements: Arc<AtomicBool>,
-    /// The session that a promotion must leave alone, since it watches the gate.
-    pub(crate) guard_session: watch::Sender<Option<u64>>,
+    pub(crate) guard_sessions: watch::Sender<GuardSessions>,
 }
 
 /// In a replica's error if its source refused to go on.

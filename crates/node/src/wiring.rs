@@ -29,6 +29,7 @@ use crate::driver::{Control, Driver};
 use crate::errant::{JudgeOwn, OwnErrant};
 use crate::export::{Export, Exporter};
 use crate::grpc::GrpcServer;
+use crate::guard::{GuardSessions, Guarded};
 use crate::holding::Holding;
 use crate::inert::OwnGroups;
 use crate::jobs::{CloneParts, JobContext};
@@ -335,7 +336,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
         let (control_tx, control) = watch::channel(Control::of(&machine, false));
         let (health_tx, health) = watch::channel(Health::default());
         let doing = watch::Sender::new(String::new());
-        let guard_session = watch::Sender::new(None);
+        let guard_sessions = watch::Sender::default();
         let driver = Driver {
             machine,
             jobs: Arc::new(self.jobs(
@@ -343,7 +344,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
                 &own_feed,
                 metrics,
                 doing.clone(),
-                (guard_session.subscribe(), health.clone()),
+                (guard_sessions.subscribe(), health.clone()),
             )),
             net: known.net.clone(),
             consensus: self.consensus.clone(),
@@ -377,7 +378,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             disk_probe: known.disk_probe.clone(),
             left_out: known.left_out,
             met_statements: server.met_statements,
-            guard_session,
+            guard_sessions,
         });
         self.watch(watcher);
         Controlled {
@@ -393,7 +394,8 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
     fn watch(&mut self, watcher: Arc<Watcher<N, H>>) {
         self.tasks.spawn(watcher.clone().probe());
         self.tasks.spawn(watcher.clone().probe_disk());
-        self.tasks.spawn(watcher.clone().guard());
+        self.tasks.spawn(watcher.clone().guard(Guarded::Variables));
+        self.tasks.spawn(watcher.clone().guard(Guarded::Status));
         self.tasks.spawn(watcher.follow());
     }
 
@@ -438,7 +440,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
         own_feed: &Endpoint,
         capture_metrics: Arc<CaptureMetrics>,
         doing: watch::Sender<String>,
-        (guard_session, health): (watch::Receiver<Option<u64>>, watch::Receiver<Health>),
+        (guard_sessions, health): (watch::Receiver<GuardSessions>, watch::Receiver<Health>),
     ) -> JobContext<N, H> {
         let known = self.known;
         let (cluster_uuid, cluster_server_id) = stable_identity(known.cluster);
@@ -470,7 +472,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             drain_bound: known.config.timing.switchover_drain,
             own_groups: self.own_groups.clone(),
             logins: server.logins.clone(),
-            guard_session,
+            guard_sessions,
             enable_events: known.config.mysqld.enable_events,
             inputs: self.inputs.clone(),
             capture: known.capture,

@@ -288,16 +288,23 @@ fn show(process: &Arc<Process>, sql: &str) -> Answer {
         });
         return Answer::table(&["Variable_name", "Value"], rows);
     }
-    if lower.starts_with("show global status like") {
-        let name = quoted(&lower).pop().unwrap_or_default();
-        let value = match name.as_str() {
-            "innodb_redo_log_enabled" => "ON".to_owned(),
-            "rpl_semi_sync_source_clients" => process
-                .volatile(|state| state.semi_sync_clients)
-                .to_string(),
-            _ => return Answer::table(&["Variable_name", "Value"], vec![]),
+    if lower.starts_with("show global status ") {
+        let status = |name: String| {
+            let value = match name.as_str() {
+                "innodb_redo_log_enabled" => "ON".to_owned(),
+                "rpl_semi_sync_source_clients" => process
+                    .volatile(|state| state.semi_sync_clients)
+                    .to_string(),
+                "rpl_semi_sync_source_status" => {
+                    let on = process.is_on("rpl_semi_sync_source_enabled");
+                    if on { "ON" } else { "OFF" }.to_owned()
+                }
+                _ => return None,
+            };
+            Some(vec![name, value])
         };
-        return Answer::table(&["Variable_name", "Value"], vec![vec![name, value]]);
+        let rows = quoted(&lower).into_iter().filter_map(status).collect();
+        return Answer::table(&["Variable_name", "Value"], rows);
     }
     if lower == "show processlist" {
         let rows = process.volatile(|state| {

@@ -14,9 +14,10 @@ const DRAIN_LOOK: Duration = Duration::from_millis(110);
 const STEP_MAX: Duration = Duration::from_secs(5);
 
 /// How long what was answered too early may take to be accepted.
-const SALVAGE_MAX: Duration = Duration::from_secs(1);
-/// How much of it may pass until no commit is on its way any more.
-const SALVAGE_END_MAX: Duration = Duration::from_millis(500);
+const SALVAGE_MAX: Duration = Duration::from_secs(2);
+/// How much of it may pass until no commit is on its way any more. No variable can be set while the
+/// server switches semi-sync off, which takes up to a second.
+const SALVAGE_END_MAX: Duration = Duration::from_millis(1_500);
 const SALVAGE_LOOK: Duration = Duration::from_millis(10);
 
 impl<N: Net, H: Host> JobContext<N, H> {

@@ -46,7 +46,7 @@ impl<N: Net, H: Host> JobContext<N, H> {
             let spare = server.spare.as_ref().map(Session::id);
             let keep: Vec<u64> = spare
                 .into_iter()
-                .chain(*self.guard_session.borrow())
+                .chain(self.guard_sessions.borrow().iter().flatten().copied())
                 .chain([u64::from(connection.connection_id())])
                 .collect();
             let session = server.session(&net).await?;
