@@ -34,7 +34,7 @@ pub(crate) struct LogStore {
 impl LogStore {
     /// Reads what the disk has and starts its writer.
     pub(crate) fn open<D: LogDisk>(
-        disk: D,
+        mut disk: D,
         exec: Exec,
         on_indexed: OnIndexed,
         metrics: Metrics,
@@ -54,7 +54,16 @@ impl LogStore {
             .map(codec::log_id_from_bytes)
             .transpose()
             .map_err(invalid)?;
-        let last = last_entry(&reader)?.max(purged);
+        let last_entry = last_entry(&reader)?;
+        if let (Some(last), Some(purged)) = (last_entry, purged)
+            && last.index < purged.index
+        {
+            // A crash may keep the mark of a purge and not the purge. After a snapshot of another
+            // node nothing that comes next would follow what is left.
+            let write = Write::PurgeTo(LogIndex(purged.index));
+            disk.write(vec![write]).map_err(io::Error::other)?;
+        }
+        let last = last_entry.max(purged);
         let next = last.map_or(0, |last| last.index + 1);
         let first = purged.map_or(0, |purged| purged.index + 1);
         let state = Arc::new(Mutex::new(State {
@@ -253,5 +262,59 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             Write::PurgeTo(LogIndex(upto.index)),
         ];
         Ok(self.writer.write_soon(writes).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::storage::RaftLogStorageExt;
+    use openraft::vote::RaftLeaderId;
+    use openraft::{EntryPayload, LogId};
+    use quorate_storage::MemoryDisk;
+
+    use super::*;
+
+    fn open(disk: MemoryDisk) -> LogStore {
+        let on_indexed: OnIndexed = Box::new(|_| {});
+        LogStore::open(disk, Exec::Inline, on_indexed, Metrics::default()).expect("open")
+    }
+
+    fn blank(index: u64) -> RaftEntry {
+        let leader = crate::types::RaftLeaderId::new(1, 1);
+        RaftEntry {
+            log_id: LogId::new(leader, index),
+            payload: EntryPayload::Blank,
+        }
+    }
+
+    #[tokio::test]
+    async fn entries_follow_a_snapshot_wherever_a_crash_came() {
+        let mut torn = 0;
+        for seed in 0..64 {
+            let disk = MemoryDisk::new();
+            let mut store = open(disk.clone());
+            store.blocking_append((1..=10).map(blank)).await.unwrap();
+            // As after a snapshot of another node.
+            store.purge(blank(20).log_id).await.unwrap();
+            drop(store);
+            disk.crash(seed);
+            let disk = disk.reopen();
+            let reader = disk.reader();
+            let marked = reader.meta(MetaKey::Purged).unwrap().is_some();
+            torn += u32::from(marked && reader.bounds().unwrap().is_some());
+
+            let mut store = open(disk);
+            let state = store.get_log_state().await.unwrap();
+            let last = state.last_log_id.unwrap().index;
+            assert_eq!(last, if marked { 20 } else { 10 });
+            let next = last + 1..last + 4;
+            store
+                .blocking_append(next.clone().map(blank))
+                .await
+                .unwrap();
+            let read = store.try_get_log_entries(next.clone()).await.unwrap();
+            assert!(read.iter().map(|entry| entry.log_id.index).eq(next));
+        }
+        assert!(torn > 0, "no crash kept the mark without the purge");
     }
 }
