@@ -31,6 +31,15 @@ pub(crate) type Raft = openraft::Raft<TypeConfig, Machine>;
 /// The service that peers call; the node serves it beside its own on one listener.
 pub type RaftService = RaftServer<Service>;
 
+/// What a log takes and has left on its disk, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskUse {
+    /// Free space inside its files included.
+    pub taken_bytes: u64,
+    /// Of its file system, if it is on one.
+    pub free_bytes: Option<u64>,
+}
+
 /// One node's part of the replicated log. Cloning gives another handle to the same.
 #[derive(Clone)]
 pub struct Consensus {
@@ -443,15 +452,16 @@ impl Consensus {
         written.map_err(|_| ChangeError::Stopped)
     }
 
-    /// Bytes that the log takes on its disk, free space inside its files included, and how many its
-    /// file system has left, if it is on one.
+    /// What the log takes and has left on its disk.
     ///
     /// # Errors
     /// The disk's.
-    pub async fn disk_bytes(&self) -> std::io::Result<(u64, Option<u64>)> {
+    pub async fn disk_use(&self) -> std::io::Result<DiskUse> {
         let read = self.inner.log.on_disk(|log| {
-            let taken = LogRead::disk_bytes(log);
-            taken.and_then(|taken| Ok((taken, LogRead::free_bytes(log)?)))
+            Ok::<_, quorate_storage::Error>(DiskUse {
+                taken_bytes: LogRead::disk_bytes(log)?,
+                free_bytes: LogRead::free_bytes(log)?,
+            })
         });
         read.await?.map_err(std::io::Error::other)
     }

@@ -37,7 +37,7 @@ pub use accepted::{
     AcceptedEntry, AcceptedLog, AcceptedTransaction, ReadBatch, ReadError, TransactionBytes,
 };
 pub use config::{ConsensusConfig, Timings};
-pub use consensus::{Consensus, RaftService};
+pub use consensus::{Consensus, DiskUse, RaftService};
 pub use error::{ChangeError, FatalError, ReadIndexError, StartError};
 pub use lease::Lease;
 pub use log::{Exec, LogMarks, MarkSpacing, WriteError};

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_consensus::{
-    AppliedState, Consensus, LogMarks, MarkSpacing, ProposalFate, RaftView, ReadError,
+    AppliedState, Consensus, DiskUse, LogMarks, MarkSpacing, ProposalFate, RaftView, ReadError,
 };
 use quorate_proxy::RoleWatch;
 use quorate_role::Input;
@@ -296,14 +296,14 @@ impl Retainer {
         let files = match progress.measured {
             Some((at, bytes)) if at.elapsed() < MEASURE => bytes,
             _ => {
-                let measured = self.consensus.disk_bytes().await;
-                let (bytes, free) = measured.unwrap_or_else(|error| {
+                let measured = self.consensus.disk_use().await;
+                let measured = measured.unwrap_or_else(|error| {
                     tracing::debug!(%error, "the log's files cannot be measured");
-                    (0, None)
+                    DiskUse::default()
                 });
-                self.metrics.set_free(free);
-                progress.measured = Some((Instant::now(), bytes));
-                bytes
+                self.metrics.set_free(measured.free_bytes);
+                progress.measured = Some((Instant::now(), measured.taken_bytes));
+                measured.taken_bytes
             }
         };
         let (marks, first) = self.consensus.marks();

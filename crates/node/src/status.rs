@@ -295,25 +295,33 @@ impl<N: Net> ViewMaker<N> {
 
     fn candidates(&self, view: &ClusterView, own: Series) -> Vec<Candidate> {
         let raft = self.own.consensus.view().borrow().clone();
-        let voters = &raft.voters;
         // A witness that leads ships its log first: who lacks some of it could not take over.
-        let has_all = |id: &NodeId| {
-            let matched = raft.matched.get(id).copied().flatten();
+        let has_all = |id: NodeId| {
+            let matched = raft.matched.get(&id).copied().flatten();
             !self.own.witness || matched >= raft.last_log
         };
-        let others = view
-            .nodes
-            .iter()
-            .filter(|(id, _)| **id != self.own.node && voters.contains(id));
-        others
-            .map(|(id, node)| Candidate {
-                node: *id,
-                healthy: node.healthy && node.role == Role::Replica && has_all(id),
-                behind: node.lag_transactions,
-                series: series(&node.server_version).unwrap_or(own),
-            })
-            .collect()
+        let others = raft.voters.iter().filter(|id| **id != self.own.node);
+        candidates(view, others, has_all, own)
     }
+}
+
+/// What is known of each of `voters`, which are others: whether it could take over, and how far
+/// behind it is. One whose server's version is not known counts as of the series `own`.
+fn candidates<'a>(
+    view: &ClusterView,
+    voters: impl Iterator<Item = &'a NodeId>,
+    has_all: impl Fn(NodeId) -> bool,
+    own: Series,
+) -> Vec<Candidate> {
+    let known = voters.filter_map(|id| Some((*id, view.nodes.get(id)?)));
+    known
+        .map(|(id, node)| Candidate {
+            node: id,
+            healthy: node.healthy && node.role == Role::Replica && has_all(id),
+            behind: node.lag_transactions,
+            series: series(&node.server_version).unwrap_or(own),
+        })
+        .collect()
 }
 
 impl<N: Net> StatusSource for ViewMaker<N> {
@@ -330,5 +338,54 @@ impl<N: Net> StatusSource for ViewMaker<N> {
             Some(own) => Err(format!("{}: {}", own.role, own.message)),
             None => Err("starting".to_owned()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(role: Role, healthy: bool, behind: u64, server_version: &str) -> NodeView {
+        NodeView {
+            role,
+            healthy,
+            lag_transactions: behind,
+            server_version: server_version.to_owned(),
+            ..NodeView::default()
+        }
+    }
+
+    #[test]
+    fn voters_with_a_replica_that_works_could_take_over() {
+        let replica = |behind| node(Role::Replica, true, behind, "9.7.4");
+        let nodes = [
+            (NodeId(1), replica(3)),
+            (NodeId(2), node(Role::Replica, false, 0, "9.7.4")),
+            (NodeId(3), node(Role::Cloning, true, 0, "9.7.4")),
+            (NodeId(4), replica(0)),
+            (NodeId(5), replica(7)),
+            (NodeId(6), node(Role::Replica, true, 1, "")),
+        ];
+        let view = ClusterView {
+            nodes: nodes.into(),
+            ..ClusterView::default()
+        };
+        // 5 is a learner, and nothing was heard of 7.
+        let voters = [1, 2, 3, 4, 6, 7].map(NodeId);
+        let own = Series::default();
+        let found = candidates(&view, voters.iter(), |id| id != NodeId(4), own);
+        let told = found
+            .iter()
+            .map(|one| (one.node.0, one.healthy, one.behind));
+        let wanted = [
+            (1, true, 3),
+            (2, false, 0),
+            (3, false, 0),
+            (4, false, 0),
+            (6, true, 1),
+        ];
+        assert_eq!(told.collect::<Vec<_>>(), wanted);
+        assert_eq!(found[0].series, series("9.7.4").unwrap());
+        assert_eq!(found[4].series, own);
     }
 }
