@@ -11,7 +11,7 @@ use quorate_binlog::build::EventBuilder;
 use quorate_mysql_wire::ServerError;
 use quorate_mysqld::Settings;
 use quorate_net::{BoxIo, Endpoint};
-use quorate_types::{Gtid, GtidSet};
+use quorate_types::{Gtid, GtidSet, Uuid};
 use tokio::sync::{Mutex as AsyncMutex, Notify, RwLock, oneshot, watch};
 use tokio::task::AbortHandle;
 
@@ -351,14 +351,7 @@ impl Process {
         let uuid = self.with_folder(|folder| folder.uuid).unwrap_or_default();
         let mut logged = VecDeque::new();
         for Prepared { xid, changes, done } in group {
-            let sequence = self.volatile(|state| {
-                state.next_sequence += 1;
-                state.next_sequence - 1
-            });
-            let gtid = Gtid {
-                source: uuid.into(),
-                sequence,
-            };
+            let gtid = self.next_gtid(uuid);
             let end = self.append_to_binlog(&events, gtid, xid, &changes);
             logged.push_back(Waiting { xid, end, done });
         }
@@ -369,6 +362,22 @@ impl Process {
             true => self.release_acked(),
             false => self.release(None),
         }
+    }
+
+    /// The first one that was not executed: a server that was cloned gets transactions of its own
+    /// uuid from its source.
+    fn next_gtid(&self, uuid: Uuid) -> Gtid {
+        let mut gtid = Gtid {
+            source: uuid.into(),
+            sequence: self.volatile(|state| state.next_sequence),
+        };
+        self.with_folder(|folder| {
+            while folder.engine.executed.contains(gtid) {
+                gtid.sequence += 1;
+            }
+        });
+        self.volatile(|state| state.next_sequence = gtid.sequence + 1);
+        gtid
     }
 
     /// To be called in the log stage, of a transaction that is prepared; where it ends.
