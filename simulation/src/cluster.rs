@@ -28,9 +28,6 @@ const LATENCY_MAX: Duration = Duration::from_millis(3);
 const LATENCY_NEAR: Duration = Duration::from_micros(100);
 /// Nothing takes longer than this when nothing is wrong.
 const START_MAX: Duration = Duration::from_secs(30);
-/// A clone that lost a message to a cut waits for ever, as nothing is sent twice here. A leader ends
-/// its permit after 30 s without progress, and it begins anew.
-const SILENT_CLONE_MAX: Duration = Duration::from_secs(45);
 /// A client that asks on behalf of a scenario.
 const SCENARIO_CLIENT: u64 = 1 << 20;
 
@@ -121,7 +118,7 @@ pub struct Violation(pub String);
 pub struct Cluster {
     pub(crate) sim: turmoil::Sim<'static>,
     pub(crate) world: World,
-    oracle: Oracle,
+    pub(crate) oracle: Oracle,
     random: Random,
     /// When an operator who puts members back was last busy with each.
     pub(crate) asked: BTreeMap<NodeId, Duration>,
@@ -616,87 +613,6 @@ impl Cluster {
             self.pause_server(node, false);
             self.start_sidecar(node);
         }
-    }
-
-    /// Heals, and then the cluster must serve through every port, and all servers be equal.
-    ///
-    /// # Errors
-    /// What is not so within `longest`, or the first promise that was broken.
-    pub fn must_converge(&mut self, longest: Duration) -> Result<(), Violation> {
-        self.heal();
-        let until = self.sim.elapsed() + longest;
-        // What was under way by then must not come later: an order, a disk's failure.
-        self.tend_until("every order is carried out", until, |cluster| {
-            cluster.world.with(|state| {
-                let failed = state.disks.values().any(SimulatedDisk::has_failed);
-                state.stopping.is_empty() && state.orders == 0 && !failed
-            })
-        })?;
-        self.heal();
-        self.tend_until("every node is a voter", until, Self::put_members_back)?;
-        for node in self.nodes() {
-            let left = until.saturating_sub(self.sim.elapsed());
-            self.write(node, left)?;
-        }
-        self.set_load(false);
-        let what = "all servers are equal";
-        let left = until.saturating_sub(self.sim.elapsed());
-        match self.run_until(what, left, Self::is_equal) {
-            Err(Violation(text)) if text.starts_with("not within") && self.is_cloning() => {
-                self.run_until(what, SILENT_CLONE_MAX, Self::is_equal)?;
-            }
-            ended => ended?,
-        }
-        self.oracle.judge(&self.world)
-    }
-
-    fn is_cloning(&self) -> bool {
-        let nodes = self.nodes().into_iter();
-        let mut states = nodes.filter_map(|node| Some(self.probe(node)?.applied_state()));
-        states.any(|state| state.permits.current().is_some())
-    }
-
-    /// Lets time pass until it is so; meanwhile what ended is started again.
-    fn tend_until(
-        &mut self,
-        what: &str,
-        until: Duration,
-        mut is_so: impl FnMut(&mut Self) -> bool,
-    ) -> Result<(), Violation> {
-        while !is_so(self) {
-            if self.sim.elapsed() >= until {
-                return Err(Violation(format!("not in time: {what}")));
-            }
-            for node in self.nodes() {
-                self.start_sidecar(node);
-            }
-            self.run_for(Duration::from_millis(20))?;
-        }
-        Ok(())
-    }
-
-    fn is_equal(&self) -> bool {
-        let idle = self.world.with(|state| {
-            let mut operations = state.history.operations.iter().rev().take(100);
-            operations.all(|operation| operation.ended.is_some())
-        });
-        let nodes = self.nodes();
-        let accepted: Vec<_> = nodes
-            .iter()
-            .filter_map(|node| Some(self.probe(*node)?.applied_state().accepted.clone()))
-            .collect();
-        let agreed = idle
-            && accepted.len() == nodes.len()
-            && accepted.iter().all(|set| *set == accepted[0])
-            && nodes
-                .iter()
-                .all(|node| self.machine(*node).has_executed(&accepted[0]));
-        // All of a server's data are copied here, so it is looked at last.
-        let engines = || nodes.iter().filter_map(|node| self.data(*node));
-        agreed
-            && engines()
-                .zip(engines().skip(1))
-                .all(|(one, next)| one.inserted == next.inserted && one.registers == next.registers)
     }
 
     /// Each node as it is now, for whoever reads a failure.

@@ -9,6 +9,7 @@
 
 pub mod chaos;
 pub mod cluster;
+mod converge;
 mod disk;
 mod faults;
 pub mod history;

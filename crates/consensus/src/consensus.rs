@@ -112,7 +112,7 @@ impl Consensus {
         ((machine, published), index): ((Machine, Published), AcceptedIndex),
     ) -> Result<(Self, RaftService), StartError> {
         let (reader, writer) = (store.reader(), store.writer());
-        let (peers, timings) = (network.peers.clone(), config.timings);
+        let timings = config.timings;
         let lease = network.lease.clone();
         let sits_out_until = config.sit_out.map(|sit_out| Instant::now() + sit_out);
         let raft = Raft::new(
@@ -126,12 +126,6 @@ impl Consensus {
         .map_err(|error| StartError::Raft(Box::new(error)))?;
         let elect = observer::spawn_elections(raft.clone(), sits_out_until);
         let (view, fatal) = observer::spawn(&raft, lease.clone(), writer.failed());
-        let service = Service {
-            raft: raft.clone(),
-            peers,
-            sits_out_until,
-            left_out: config.left_out,
-        };
         let inner = Inner {
             raft,
             node: config.identity.node,
@@ -149,15 +143,23 @@ impl Consensus {
             elect,
             left_out: config.left_out,
         };
-        let service = RaftServer::new(service)
+        let inner = Arc::new(inner);
+        let consensus = Self { inner };
+        let service = RaftServer::new(consensus.service(sits_out_until))
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        Ok((
-            Self {
-                inner: Arc::new(inner),
-            },
-            service,
-        ))
+        Ok((consensus, service))
+    }
+
+    pub(crate) fn service(&self, sits_out_until: Option<Instant>) -> Service {
+        Service {
+            raft: self.inner.raft.clone(),
+            peers: self.inner.network.peers.clone(),
+            log: self.inner.log.clone(),
+            writer: self.inner.writer.clone(),
+            sits_out_until,
+            left_out: self.inner.left_out,
+        }
     }
 
     /// Makes this node the only voter of a new cluster; only on an empty folder.

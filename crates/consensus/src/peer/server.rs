@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::BytesMut;
 use futures_util::{FutureExt, Stream, StreamExt, stream};
-use openraft::alias;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, TransferLeaderError,
     TransferLeaderRequest, VoteRequest,
 };
+use openraft::{RaftLogReader, alias};
 use prost::Message;
 use quorate_types::{NodeId, Rule};
 use quorate_wire::v1;
@@ -20,9 +20,10 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::codec::{self, CodecError};
 use crate::consensus::Raft;
+use crate::log::{LogReader, Writer};
 use crate::peer::identity::{Peers, Registered};
 use crate::snapshot::{self, SnapshotBytes};
-use crate::types::{RaftVote, TypeConfig};
+use crate::types::{RaftLogId, RaftVote, TypeConfig};
 
 /// Bytes of entries from one leader that are appended here and not synced yet. The sender waits
 /// when they are full, so that a slow disk does not fill the memory.
@@ -35,6 +36,8 @@ const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
 pub struct Service {
     pub(crate) raft: Raft,
     pub(crate) peers: Arc<Peers>,
+    pub(crate) log: LogReader,
+    pub(crate) writer: Writer,
     /// Until then this node promised to the leader before its restart, which it forgot, may hold.
     pub(crate) sits_out_until: Option<Instant>,
     pub(crate) left_out: Option<Rule>,
@@ -52,6 +55,26 @@ fn stopped(error: impl std::fmt::Display) -> Status {
 }
 
 impl Service {
+    /// Whether the log has the entry that a snapshot ends with, from the leadership that sends it or
+    /// one before, and so all that comes before it: the answers were lost by which the leader would
+    /// know. openraft (0.10.0-alpha.37) takes such a snapshot over as if the log ended there, though
+    /// it goes on, and says in debug builds that its state is invalid.
+    async fn has_all_of(&self, vote: RaftVote, last: Option<RaftLogId>) -> bool {
+        let Some(last) = last else { return false };
+        let obeys = self
+            .raft
+            .with_raft_state(move |state| *state.vote_ref() == vote);
+        if !matches!(obeys.await, Ok(true)) {
+            return false;
+        }
+        let mut log = self.log.clone();
+        let found = log.try_get_log_entries(last.index..=last.index).await;
+        let has = found.is_ok_and(|found| found.first().is_some_and(|entry| entry.log_id == last));
+        // What was written before this is durable then; and since the entry is committed, no leader
+        // takes it away.
+        has && self.writer.write_synced(Vec::new()).await.is_ok()
+    }
+
     /// Refuses what a node must not answer for one lease after it started: openraft keeps no
     /// lease over a restart, so the leader before may still count on this node's promise.
     fn check_sat_out(&self) -> Result<(), Status> {
@@ -394,6 +417,11 @@ impl v1::raft_server::Raft for Service {
         let length = head.length;
         let meta = snapshot::meta(head).map_err(illegal)?;
         let bytes = receive_snapshot(chunks, length).await?.freeze();
+        if self.has_all_of(vote, meta.last_log_id).await {
+            tracing::info!(peer = %from, "the log has all of a snapshot: it is not taken over");
+            let vote = Some(codec::vote_to_wire(&vote));
+            return Ok(self.peers.sign(from, v1::SnapshotResponse { vote }));
+        }
         let snapshot = alias::SnapshotOf::<TypeConfig, SnapshotBytes> {
             meta,
             snapshot: SnapshotBytes(bytes),
@@ -438,5 +466,62 @@ impl v1::raft_server::Raft for Service {
             peer: Some(self.peers.introduce(NodeId(from))),
         };
         Ok(self.peers.sign(NodeId(from), answer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::vote::RaftLeaderId;
+    use quorate_net::TokioNet;
+    use quorate_storage::MemoryDisk;
+    use quorate_types::{ClusterId, Incarnation};
+
+    use super::*;
+    use crate::types::RaftLeaderId as LeaderId;
+    use crate::{Consensus, ConsensusConfig, Identity};
+
+    #[tokio::test]
+    async fn a_snapshot_is_needed_unless_its_last_entry_came_from_who_is_obeyed() {
+        let config = ConsensusConfig::new(Identity {
+            cluster: ClusterId(7),
+            node: NodeId(1),
+            incarnation: Incarnation(1),
+            start_counter: 1,
+        });
+        let (consensus, _) = Consensus::start(config, TokioNet, MemoryDisk::new())
+            .await
+            .unwrap();
+        let address = "127.0.0.1:1".to_owned();
+        consensus.initialize_single(address).await.unwrap();
+        let mut view = consensus.view();
+        view.wait_for(|view| view.is_leader && view.applied.is_some_and(|id| id.index.0 > 0))
+            .await
+            .unwrap();
+        let service = consensus.service(None);
+
+        let (vote, last) = service
+            .raft
+            .with_raft_state(|state| (*state.vote_ref(), state.local_committed().copied()))
+            .await
+            .unwrap();
+        let last = last.expect("a leader begins with an entry");
+        assert!(service.has_all_of(vote, Some(last)).await);
+        let first = RaftLogId { index: 0, ..last };
+        assert!(
+            !service.has_all_of(vote, Some(first)).await,
+            "of another term"
+        );
+        let next = RaftLogId {
+            index: last.index + 1,
+            ..last
+        };
+        assert!(!service.has_all_of(vote, Some(next)).await);
+        let stranger = LeaderId::new(last.leader_id.term, 2);
+        let other = RaftLogId::new(stranger, last.index);
+        assert!(!service.has_all_of(vote, Some(other)).await);
+        let of_stranger = RaftVote::new_committed(last.leader_id.term, 2);
+        assert!(!service.has_all_of(of_stranger, Some(last)).await);
+        assert!(!service.has_all_of(vote, None).await);
+        consensus.shutdown().await;
     }
 }
