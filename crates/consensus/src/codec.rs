@@ -22,6 +22,8 @@ pub(crate) enum CodecError {
     Missing(&'static str),
     #[error("illegal membership: {0}")]
     Membership(String),
+    #[error("entries of more than one log, or of a leader after the one that sends them")]
+    Entries,
     #[error("illegal payload")]
     Payload(#[source] Box<dyn std::error::Error + Send + Sync>),
 }

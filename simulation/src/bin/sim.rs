@@ -75,7 +75,7 @@ enum Command {
         #[arg(long)]
         large: bool,
     },
-    /// What every change is checked with: determinism, stories, mutations, 200 seeds.
+    /// What every change is checked with: determinism, stories, mutations, 250 seeds.
     Ci,
     /// One seed, for the process that sums up.
     #[command(hide = true)]
@@ -524,16 +524,19 @@ fn ci() -> anyhow::Result<bool> {
     let mut well = determinism(1..4)?;
     well &= all_scenarios(1)?;
     well &= mutations(None)?;
-    let options = Options::of_chaos(10);
-    let seeds = 200;
-    let total = each(&options, 1, &|done| done < seeds, |_| false)?;
-    print!("{}", total.to_text());
-    let failed = print_failures(&total, &options);
-    well &= verdict("seeds", seeds - failed, failed);
-    for (what, times, _) in total.rare() {
-        if times == 0 {
-            println!("no {what} in {seeds} seeds: they show nothing of it");
-            well = false;
+    // Short runs meet every kind of fault; what takes several in a row needs longer ones.
+    for (from, seeds, chaos) in [(1, 200, 10), (1_001, 50, 30)] {
+        let options = Options::of_chaos(chaos);
+        let total = each(&options, from, &|done| done < seeds, |_| false)?;
+        print!("{}", total.to_text());
+        let failed = print_failures(&total, &options);
+        let what = format!("seeds with {chaos} s of faults");
+        well &= verdict(&what, seeds - failed, failed);
+        for (what, times, _) in total.rare() {
+            if times == 0 {
+                println!("no {what} in {seeds} seeds: they show nothing of it");
+                well = false;
+            }
         }
     }
     Ok(well)

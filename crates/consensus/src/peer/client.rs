@@ -1,7 +1,7 @@
 //! openraft's network: one [`Link`] per follower and purpose, all to the same peer service.
 
 use std::fmt::Display;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ use crate::codec::{self, CodecError};
 use crate::lease::Lease;
 use crate::peer::dialer::{Dialer, Line};
 use crate::peer::identity::Peers;
+use crate::peer::is_of_one_log;
 use crate::peer::piggyback::Piggyback;
 use crate::snapshot::SnapshotBytes;
 use crate::types::{NodeAddress, RaftLogId, RaftVote, TypeConfig, leader_id};
@@ -242,12 +243,19 @@ fn heartbeat_result(
 impl NetStreamAppend<TypeConfig> for Link {
     fn stream_append<'s, S>(
         &'s mut self,
-        mut input: S,
+        input: S,
         option: RPCOption,
     ) -> BoxFuture<'s, Result<BoxStream<'s, AppendResult>, RPCError<TypeConfig>>>
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
+        let mut input = input.take_while(|request| {
+            let sent = is_of_one_log(request);
+            if !sent {
+                tracing::info!(%request, "it leads no more, and sends nothing of the next leader's log");
+            }
+            ready(sent)
+        });
         Box::pin(async move {
             // openraft's backoff sleeps inside this stream: whoever dials before polling it dials
             // a dead node in a tight loop.

@@ -22,6 +22,7 @@ use crate::codec::{self, CodecError};
 use crate::consensus::Raft;
 use crate::log::{LogReader, Writer};
 use crate::peer::identity::{Peers, Registered};
+use crate::peer::is_of_one_log;
 use crate::snapshot::{self, SnapshotBytes};
 use crate::types::{RaftLogId, RaftVote, TypeConfig};
 
@@ -177,7 +178,7 @@ impl Service {
 fn append_from_wire(
     request: v1::AppendRequest,
 ) -> Result<AppendEntriesRequest<TypeConfig>, CodecError> {
-    Ok(AppendEntriesRequest {
+    let request = AppendEntriesRequest {
         vote: codec::vote_from_wire(request.vote)?,
         prev_log_id: request.previous.map(codec::log_id_from_wire),
         leader_commit: request.committed.map(codec::log_id_from_wire),
@@ -186,7 +187,11 @@ fn append_from_wire(
             .into_iter()
             .map(codec::entry_from_wire)
             .collect::<Result<_, _>>()?,
-    })
+    };
+    match is_of_one_log(&request) {
+        true => Ok(request),
+        false => Err(CodecError::Entries),
+    }
 }
 
 /// The entries of one stream that are on their way to the disk.
