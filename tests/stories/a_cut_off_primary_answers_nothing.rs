@@ -87,6 +87,53 @@ async fn answers_nothing() {
     finish(cluster).await;
 }
 
+#[test]
+fn whoever_connects_after_a_lease_came_back_finds_what_a_lost_session_did() {
+    undisturbed(finds_what_a_lost_session_did);
+}
+
+/// The lease ends long before anybody elects, so the same epoch goes on.
+async fn finds_what_a_lost_session_did() {
+    let timing =
+        "election_min_ms = 3000\nelection_max_ms = 6000\nquorum_loss_probe_ms = 20000\n".to_owned();
+    let options = Options {
+        timing,
+        ..Options::default()
+    };
+    let cluster = Cluster::start("lease_back", PROGRAM, options).await;
+    let primary = cluster.wait_for_primary(SOON).await;
+    let port = cluster.node(primary).ports.read_write;
+    let lost = prepare(&cluster, primary).await;
+    let mut holder = session_on(&cluster.node(primary).socket()).await;
+    let insert = "INSERT INTO app.written VALUES (1)";
+    holder.run("BEGIN").await.expect("BEGIN");
+    holder.run(insert).await.expect(insert);
+    let lost = run(lost, insert);
+    let waiting = "SELECT COUNT(*) FROM performance_schema.data_lock_waits";
+    let waits = wait_for(SOON, async || count(&mut holder, waiting).await > 0).await;
+    assert!(waits, "the session through the gate waits for the lock");
+
+    for follower in cluster.others(primary) {
+        cluster.links.isolate(follower, true);
+    }
+    let answer = lost.await.expect("the client ran");
+    assert!(matches!(answer, Err(SqlError::Unknown(_))), "{answer:?}");
+    cluster.links.heal();
+    let next = tokio::spawn(async move {
+        let mut next = Sql::port(port).await.expect("a session through the gate");
+        count(&mut next, ROW).await
+    });
+    cluster.wait_for_role(primary, "primary", "", SOON).await;
+    // Without the rule it has looked long before.
+    tokio::time::sleep(2 * LOOK).await;
+    assert!(!next.is_finished(), "it looked while the other went on");
+    holder.run("ROLLBACK").await.expect("ROLLBACK");
+    assert_eq!(next.await.expect("the client ran"), 1);
+    let unexpected = cluster.unexpected_log_lines(&[]);
+    assert_eq!(unexpected, Vec::<String>::new());
+    cluster.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_hung_on_a_primary_that_was_left_behind_is_nowhere() {
     let cluster = Cluster::start("left_behind", PROGRAM, Options::default()).await;

@@ -34,6 +34,10 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 const LEASE_BACK_MAX: Duration = Duration::from_millis(200);
 /// How often held bytes ask whether it is back.
 const LEASE_BACK_LOOK: Duration = Duration::from_millis(5);
+/// How long a gate whose lease came back waits for the server's sessions of clients that lost theirs with it,
+/// before others begin under the same epoch. What such a client sent may still be executed, and
+/// whoever looks for it next shall find it; one long query shall not keep everybody out.
+const LEFT_MAX: Duration = Duration::from_secs(1);
 
 /// Whether a node is a member of the cluster, learners included.
 pub type IsMember = Arc<dyn Fn(NodeId) -> bool + Send + Sync>;
@@ -124,8 +128,23 @@ struct Sessions {
     reading: watch::Sender<u64>,
     /// The epoch under which no session begins any more.
     held: watch::Sender<Option<Epoch>>,
+    /// The server's sessions that go on without their clients, as these lost theirs with a lease.
+    left: watch::Sender<BTreeMap<Epoch, u64>>,
     /// [`RoleWatch::may_serve_reads`], asked on behalf of all sessions.
     fit_for_reads: watch::Sender<bool>,
+}
+
+fn count_in(counts: &watch::Sender<BTreeMap<Epoch, u64>>, epoch: Epoch) {
+    counts.send_modify(|counts| *counts.entry(epoch).or_default() += 1);
+}
+
+fn count_out(counts: &watch::Sender<BTreeMap<Epoch, u64>>, epoch: Epoch) {
+    counts.send_modify(|counts| {
+        if let Some(count) = counts.get_mut(&epoch) {
+            *count -= 1;
+        }
+        counts.retain(|_, count| *count > 0);
+    });
 }
 
 impl Sessions {
@@ -157,9 +176,7 @@ struct Entered {
 impl Entered {
     fn new(sessions: &Arc<Sessions>, grant: Grant) -> Self {
         match grant {
-            Grant::Epoch(epoch) => sessions
-                .open
-                .send_modify(|open| *open.entry(epoch).or_default() += 1),
+            Grant::Epoch(epoch) => count_in(&sessions.open, epoch),
             Grant::Reads => sessions.reading.send_modify(|count| *count += 1),
             Grant::Clone(_) => {}
         }
@@ -173,15 +190,33 @@ impl Entered {
 impl Drop for Entered {
     fn drop(&mut self) {
         match self.grant {
-            Grant::Epoch(epoch) => self.sessions.open.send_modify(|open| {
-                if let Some(count) = open.get_mut(&epoch) {
-                    *count -= 1;
-                }
-                open.retain(|_, count| *count > 0);
-            }),
+            Grant::Epoch(epoch) => count_out(&self.sessions.open, epoch),
             Grant::Reads => self.sessions.reading.send_modify(|count| *count -= 1),
             Grant::Clone(_) => {}
         }
+    }
+}
+
+/// Keeps new sessions of its epoch out until it is dropped, which comes when the server's session is
+/// over, or was waited for long enough.
+struct Left {
+    sessions: Arc<Sessions>,
+    epoch: Epoch,
+}
+
+impl Left {
+    fn new(sessions: &Arc<Sessions>, epoch: Epoch) -> Self {
+        count_in(&sessions.left, epoch);
+        Self {
+            sessions: Arc::clone(sessions),
+            epoch,
+        }
+    }
+}
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        count_out(&self.sessions.left, self.epoch);
     }
 }
 
@@ -192,6 +227,7 @@ impl<N: Net, R: RoleWatch> Gate<N, R> {
             open: watch::Sender::default(),
             reading: watch::Sender::default(),
             held: watch::Sender::default(),
+            left: watch::Sender::default(),
             fit_for_reads: watch::Sender::new(parts.role.may_serve_reads()),
         });
         let (to_gate, from_here) = mpsc::channel(CONNECTING_MAX);
@@ -338,6 +374,7 @@ impl<N: Net, R: RoleWatch> Gate<N, R> {
         let role = &self.parts.role;
         let mut serving = role.serving();
         let mut held = self.sessions.held.subscribe();
+        let mut left = self.sessions.left.subscribe();
         loop {
             if purpose == Purpose::ReadOnly && role.may_serve_reads() {
                 self.sessions.note_fitness(true);
@@ -352,12 +389,16 @@ impl<N: Net, R: RoleWatch> Gate<N, R> {
                 let entered = Entered::new(&self.sessions, Grant::Epoch(epoch));
                 let still = *serving.borrow_and_update() == Some(epoch);
                 if still && role.may_serve(epoch, self.parts.net.boot_time()) {
-                    return entered;
+                    // After the lease was seen: who lost a session with it was counted before.
+                    if !left.borrow_and_update().contains_key(&epoch) {
+                        return entered;
+                    }
                 }
             }
             tokio::select! {
                 _ = serving.changed() => {}
                 _ = held.changed() => {}
+                _ = left.changed() => {}
                 () = sleep(LOOK_AGAIN) => {}
             }
         }
@@ -375,10 +416,11 @@ impl<N: Net, R: RoleWatch> Gate<N, R> {
             metrics: &self.metrics,
             next_look: None,
         };
+        let mut server = None;
         let session = async {
             let connected = timeout(CONNECT_MAX, parts.net.connect(&parts.server)).await;
-            let mut server = match connected {
-                Ok(Ok(server)) => server,
+            let server = match connected {
+                Ok(Ok(connected)) => server.insert(connected),
                 Ok(Err(error)) => return Err(error.to_string()),
                 Err(_) => return Err("no answer".to_owned()),
             };
@@ -391,15 +433,19 @@ impl<N: Net, R: RoleWatch> Gate<N, R> {
                 return Ok(End::ClientClosed);
             }
             let _open = self.metrics.open();
-            let end = pump(&mut client, &mut server, &mut checked).await;
+            let end = pump(&mut client, server, &mut checked).await;
             if matches!(end, End::ServerClosed) {
                 let _ = timeout(CONNECT_MAX, client.shutdown()).await;
             }
             Ok(end)
         };
+        let mut left = None;
         let ended = tokio::select! {
             biased;
-            () = self.revoked(grant) => Ok(End::Barred),
+            by_lease = self.revoked(grant) => {
+                left = by_lease;
+                Ok(End::Barred)
+            }
             ended = session => ended,
         };
         match ended {
@@ -412,6 +458,9 @@ impl<N: Net, R: RoleWatch> Gate<N, R> {
                 // In this order: no longer counted means closed.
                 drop(client);
                 drop(entered);
+                if let (Some(left), Some(server)) = (left, server) {
+                    self.see_end(left, server).await;
+                }
                 Ok(())
             }
             Err(why) => {
@@ -422,38 +471,68 @@ impl<N: Net, R: RoleWatch> Gate<N, R> {
         }
     }
 
-    /// Resolves when the grant has ended.
-    async fn revoked(&self, grant: Grant) {
+    /// Resolves when the grant has ended. With what keeps others out, if only its lease did.
+    async fn revoked(&self, grant: Grant) -> Option<Left> {
         // A sender that is gone will never grant anything again.
         match grant {
             Grant::Epoch(epoch) => {
                 let mut opened = self.parts.role.opened();
                 tokio::select! {
-                    _ = opened.wait_for(|opened| *opened != Some(epoch)) => {}
-                    () = self.lease_stays_away(epoch) => {}
+                    _ = opened.wait_for(|opened| *opened != Some(epoch)) => None,
+                    left = self.lease_stays_away(epoch) => Some(left),
                 }
             }
             Grant::Reads => {
                 let mut fit = self.sessions.fit_for_reads.subscribe();
                 let _ = fit.wait_for(|fit| !fit).await;
+                None
             }
             Grant::Clone(from) => {
                 while (self.parts.may_clone)(from) {
                     sleep(LOOK_AGAIN).await;
                 }
+                None
             }
         }
     }
 
     /// Resolves when the epoch's lease ended and did not come back soon.
-    async fn lease_stays_away(&self, epoch: Epoch) {
+    async fn lease_stays_away(&self, epoch: Epoch) -> Left {
         let mut serving = self.parts.role.serving();
         loop {
             let _ = serving.wait_for(|served| *served != Some(epoch)).await;
             let back = serving.wait_for(|served| *served == Some(epoch));
             if !matches!(timeout(LEASE_BACK_MAX, back).await, Ok(Ok(_))) {
-                return;
+                // Counted before the last look: whoever finds the lease back later finds this too.
+                let left = Left::new(&self.sessions, epoch);
+                if *serving.borrow() != Some(epoch) {
+                    return left;
+                }
             }
+        }
+    }
+
+    /// Waits until mysqld has ended a session whose client is gone: it does once it has answered what
+    /// it was asked, a commit that waits for its ACK included.
+    async fn see_end(&self, left: Left, mut server: BoxIo) {
+        let role = &self.parts.role;
+        let (mut opened, mut serving) = (role.opened(), role.serving());
+        let over = async {
+            server.shutdown().await?;
+            tokio::io::copy(&mut server, &mut tokio::io::sink()).await
+        };
+        let long_enough = async {
+            let _ = serving.wait_for(|served| *served == Some(left.epoch)).await;
+            sleep(LEFT_MAX).await;
+        };
+        tokio::select! {
+            _ = over => {}
+            // Nobody begins under this epoch any more.
+            _ = opened.wait_for(|opened| *opened != Some(left.epoch)) => {}
+            () = long_enough => tracing::info!(
+                epoch = %left.epoch,
+                "a session whose client lost it with the lease goes on in mysqld"
+            ),
         }
     }
 }

@@ -111,6 +111,78 @@ async fn an_idle_session_ends_when_the_lease_stays_away() {
     assert_eq!(ended.elapsed(), LEASE_BACK_MAX);
 }
 
+/// A server that needs this long for what it was asked before it sees that its client is gone.
+async fn start_slow(net: &MemoryNet, at: Endpoint, needs: Duration) {
+    let mut listener = net.listen(&at).await.unwrap();
+    tokio::spawn(async move {
+        while let Some(Ok(mut io)) = listener.incoming.next().await {
+            tokio::spawn(async move {
+                let _ = io.read_to_end(&mut Vec::new()).await;
+                sleep(needs).await;
+            });
+        }
+    });
+}
+
+/// A gate before a server that needs so long; the last of three sessions begins how long after the lease
+/// of the first two came back, which had been away for two seconds.
+async fn begins_after_lease_came_back(needs: Duration) -> Duration {
+    let cluster = one_node().await;
+    cluster.make_primary(1, 5);
+    let role = cluster.node(1).role.clone();
+    let server = Endpoint::Tcp("slow:1".to_owned());
+    start_slow(&cluster.net, server.clone(), needs).await;
+    let (gate, handle) = Gate::new(GateParts {
+        net: cluster.net.clone(),
+        role: role.clone(),
+        tls: None,
+        node: NodeId(1),
+        is_member: Arc::new(|_| true),
+        may_clone: Arc::new(|_| false),
+        server,
+        metrics: Metrics::default(),
+    });
+    let listener = cluster.net.listen(&gate_port(NodeId(1))).await.unwrap();
+    tokio::spawn(gate.run(listener));
+    let patient = Hello {
+        wait_ms: 10_000,
+        ..hello(Purpose::ReadWrite)
+    };
+    let (first, answer) = ask(&cluster, patient).await;
+    assert!(matches!(answer, Ok(Answer::Open { .. })), "{answer:?}");
+    let (second, answer) = ask(&cluster, patient).await;
+    assert!(matches!(answer, Ok(Answer::Open { .. })), "{answer:?}");
+
+    role.end_lease();
+    for mut lost in [first, second] {
+        assert_eq!(lost.rest().await, b"");
+    }
+    handle.closed().await;
+    assert_eq!(
+        handle.primary_sessions(),
+        0,
+        "no byte reaches them any more"
+    );
+    sleep(Duration::from_secs(2) - LEASE_BACK_MAX).await;
+    role.renew_lease();
+    let back = Instant::now();
+    let (_, answer) = ask(&cluster, patient).await;
+    assert!(matches!(answer, Ok(Answer::Open { .. })), "{answer:?}");
+    back.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_lease_came_back_sessions_begin_when_those_that_ended_are_gone_from_the_server() {
+    let away = Duration::from_secs(2) - LEASE_BACK_MAX;
+    let waits = Duration::from_millis(700);
+    let begun = begins_after_lease_came_back(away + waits).await;
+    assert_eq!(begun, waits);
+    let begun = begins_after_lease_came_back(away).await;
+    assert_eq!(begun, Duration::ZERO, "they were gone before");
+    let begun = begins_after_lease_came_back(Duration::from_secs(3600)).await;
+    assert_eq!(begun, LEFT_MAX, "one long query keeps nobody out");
+}
+
 #[tokio::test(start_paused = true)]
 async fn every_chunk_is_asked_for() {
     let cluster = one_node().await;
@@ -166,7 +238,6 @@ async fn an_idle_session_ends_at_once_with_its_epoch() {
 
 /// A server that writes without end what `mark` holds at the moment of writing.
 async fn start_flood(net: &MemoryNet, at: Endpoint, mark: Arc<AtomicU8>) {
-    use futures_util::StreamExt;
     let mut listener = net.listen(&at).await.unwrap();
     tokio::spawn(async move {
         while let Some(Ok(mut io)) = listener.incoming.next().await {
