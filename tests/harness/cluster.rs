@@ -552,8 +552,8 @@ impl Cluster {
         self.nodes.values().map(of).collect()
     }
 
-    /// Ends every node in good order, and removes the folder: nobody needs to look at it.
-    pub async fn stop(mut self) {
+    /// Ends every node in good order.
+    pub async fn end_nodes(&mut self) {
         for node in self.nodes.values() {
             if node.pid().is_some() {
                 node.signal(Signal::TERM);
@@ -562,6 +562,11 @@ impl Cluster {
         for node in self.nodes.values_mut() {
             node.exited(Duration::from_secs(30)).await;
         }
+    }
+
+    /// Ends every node in good order, and removes the folder: nobody needs to look at it.
+    pub async fn stop(mut self) {
+        self.end_nodes().await;
         // All stories together would leave 30 GB.
         if let Err(error) = std::fs::remove_dir_all(&self.dir) {
             println!("{} stays: {error}", self.dir.display());

@@ -36,6 +36,6 @@ pub use relay::{Flow, Links, Relay};
 pub use small_disk::SmallDisk;
 pub use sql::{Sql, SqlError};
 pub use sysbench::{GoneOn, Running, Sysbench, SysbenchReport};
-pub use tools::{mysql, python_mysql_replication};
+pub use tools::{mysql, python_mysql_replication, run_as_root};
 pub use undisturbed::undisturbed;
 pub use writer::{Outcomes, Reader, Writer};

@@ -78,7 +78,7 @@ pub async fn python_mysql_replication() -> PathBuf {
 ///
 /// # Panics
 /// If it fails.
-pub(crate) fn run_as_root(command: &mut Command) {
+pub fn run_as_root(command: &mut Command) {
     let status = command.status().expect("run a command");
     assert!(status.success(), "{command:?}: {status}; it needs root");
 }

@@ -74,6 +74,9 @@ async fn a_full_disk_stops_a_node_and_it_returns_when_there_is_room() {
     assert_servers_equal(&cluster.sockets(), bound).await;
     assert_rows_survived(&cluster.sockets(), &outcomes, &outcomes.acknowledged).await;
     assert_eq!(cluster.unexpected_log_lines(EXPECTED), [] as [String; 0]);
+    cluster.end_nodes().await;
+    // What something is mounted in cannot be removed.
+    drop(disk);
     cluster.stop().await;
 }
 

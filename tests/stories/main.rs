@@ -3,6 +3,7 @@
 
 mod a_campaign_of_faults_finds_nothing;
 mod a_check_says_what_to_set;
+mod a_client_that_vanished_keeps_no_lock;
 mod a_clone_survives_its_recipient_and_its_donor;
 mod a_crash_of_all_nodes_loses_nothing;
 mod a_cut_off_primary_answers_nothing;

@@ -75,7 +75,7 @@ enum Command {
         #[arg(long)]
         large: bool,
     },
-    /// What every change is checked with: determinism, stories, mutations, 250 seeds.
+    /// What every change is checked with: determinism, stories, mutations, 270 seeds.
     Ci,
     /// One seed, for the process that sums up.
     #[command(hide = true)]
@@ -91,6 +91,9 @@ struct Options {
     /// Simulated seconds of faults before everything is healed.
     #[arg(long, default_value_t = 30)]
     chaos: u64,
+    /// How many nodes a cluster has.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(3..=7))]
+    nodes: u64,
     /// Leaves a rule out: see `mutations`.
     #[arg(long)]
     mutation: Option<String>,
@@ -107,6 +110,7 @@ impl Options {
     const fn of_chaos(chaos: u64) -> Self {
         Self {
             chaos,
+            nodes: 3,
             mutation: None,
             scenario: None,
             jobs: None,
@@ -116,6 +120,7 @@ impl Options {
     fn setup(&self, seed: u64) -> anyhow::Result<Setup> {
         let mut setup = Setup {
             seed,
+            nodes: self.nodes,
             ..Setup::default()
         };
         if let Some(name) = &self.mutation {
@@ -147,6 +152,9 @@ impl Options {
 
     fn to_args(&self) -> Vec<String> {
         let mut args = vec!["--chaos".to_owned(), self.chaos.to_string()];
+        if self.nodes != 3 {
+            args.extend(["--nodes".to_owned(), self.nodes.to_string()]);
+        }
         if let Some(name) = &self.mutation {
             args.extend(["--mutation".to_owned(), name.clone()]);
         }
@@ -458,10 +466,10 @@ fn mutations(name: Option<&str>) -> anyhow::Result<bool> {
 /// Whether the oracle misses the rule within the mutation's number of seeds.
 fn is_found(mutation: &mutation::Mutation) -> anyhow::Result<bool> {
     let options = Options {
-        chaos: mutation.chaos_s,
         mutation: Some(mutation.name.to_owned()),
         scenario: mutation.scenario.map(str::to_owned),
         jobs: Some(1),
+        ..Options::of_chaos(mutation.chaos_s)
     };
     let enough = |run: &Summary| run.violation.is_some();
     let more = |done| done < mutation.seeds;
@@ -525,12 +533,15 @@ fn ci() -> anyhow::Result<bool> {
     well &= all_scenarios(1)?;
     well &= mutations(None)?;
     // Short runs meet every kind of fault; what takes several in a row needs longer ones.
-    for (from, seeds, chaos) in [(1, 200, 10), (1_001, 50, 30)] {
-        let options = Options::of_chaos(chaos);
+    for (from, seeds, nodes, chaos) in [(1, 200, 3, 10), (1_001, 50, 3, 30), (2_001, 20, 5, 30)] {
+        let options = Options {
+            nodes,
+            ..Options::of_chaos(chaos)
+        };
         let total = each(&options, from, &|done| done < seeds, |_| false)?;
         print!("{}", total.to_text());
         let failed = print_failures(&total, &options);
-        let what = format!("seeds with {chaos} s of faults");
+        let what = format!("seeds of {nodes} nodes with {chaos} s of faults");
         well &= verdict(&what, seeds - failed, failed);
         for (what, times, _) in total.rare() {
             if times == 0 {
