@@ -5,6 +5,9 @@ use crate::machine::eventually;
 use crate::node_process::NodeProcess;
 use crate::sql::Sql;
 
+/// What a sidecar may say while [`make_errant`] writes: it looks every 3 s.
+pub const TAKES_WRITES: &str = "mysqld, a replica, takes writes or is a semi-sync source";
+
 /// Of the row that [`make_errant`] writes: no writer gets there.
 pub const ERRANT_ID: u64 = 999_000_000;
 

@@ -27,7 +27,9 @@ pub use audit::{assert_rows_survived, written_rows};
 pub use cluster::{Cluster, Options, make_certs, member_tls};
 pub use data_folder::{binlog_comes_to_hold, wait_until_server_ended};
 pub use equality::{assert_servers_equal, fingerprint};
-pub use errant::{ERRANT_ID, assert_nothing_beside, copy_folder, make_errant, replace_folder};
+pub use errant::{
+    ERRANT_ID, TAKES_WRITES, assert_nothing_beside, copy_folder, make_errant, replace_folder,
+};
 pub use machine::{eventually, wait_for};
 pub use node_process::{NodeProcess, Signal};
 pub use packet_filter::PacketFilter;

@@ -3,9 +3,10 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use quorate_tests::{Cluster, Options, Sql, python_mysql_replication, run_as_root};
+use tokio::time::Instant;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_quorate-under-test");
 const SOON: Duration = Duration::from_secs(15);

@@ -4,13 +4,14 @@
 use std::time::Duration;
 
 use quorate_tests::{
-    Cluster, Options, Signal, Sql, Writer, assert_nothing_beside, assert_rows_survived,
-    assert_servers_equal, make_errant,
+    Cluster, Options, Signal, Sql, TAKES_WRITES, Writer, assert_nothing_beside,
+    assert_rows_survived, assert_servers_equal, make_errant,
 };
 use quorate_types::NodeId;
 
 /// What the faults of this story make the sidecars say.
 const EXPECTED: &[&str] = &[
+    TAKES_WRITES,
     "this server must be cloned: ",
     "the server must be cloned",
     "the clone failed: a copy of node ",

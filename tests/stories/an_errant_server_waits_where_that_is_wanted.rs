@@ -4,12 +4,15 @@
 use std::time::Duration;
 
 use quorate_tests::{
-    Cluster, ERRANT_ID, Options, Sql, Writer, assert_servers_equal, make_errant, written_rows,
+    Cluster, ERRANT_ID, Options, Sql, TAKES_WRITES, Writer, assert_servers_equal, make_errant,
+    written_rows,
 };
 
 /// What the faults of this story make the sidecars say.
-const EXPECTED: &[&str] =
-    &["this server must be cloned: it has transactions that were never accepted"];
+const EXPECTED: &[&str] = &[
+    TAKES_WRITES,
+    "this server must be cloned: it has transactions that were never accepted",
+];
 
 const STOP: &str = "[repair]\nerrant = \"stop\"\n";
 /// A clone would be over in this time.

@@ -4,13 +4,14 @@
 use std::time::Duration;
 
 use quorate_tests::{
-    Cluster, Options, Sql, Writer, assert_nothing_beside, assert_rows_survived,
+    Cluster, Options, Sql, TAKES_WRITES, Writer, assert_nothing_beside, assert_rows_survived,
     assert_servers_equal, make_errant,
 };
 use tokio::time::Instant;
 
 /// What the faults of this story make the sidecars say.
 const EXPECTED: &[&str] = &[
+    TAKES_WRITES,
     "this server must be cloned: ",
     "the server must be cloned",
     // On a loaded machine there may be an election, and a donor that is promoted ends the clone.

@@ -116,7 +116,7 @@ async fn only_the_primary_limits_transactions(cluster: &Cluster, primary: NodeId
     }
 }
 
-/// Only the primary executes: nothing goes, and writes stop before the budget is used up.
+/// Only the primary executes: nothing of that goes, and writes stop before the budget is used up.
 async fn near_the_budget_writes_stop_and_go_on(cluster: &Cluster, primary: NodeId) -> u64 {
     let replicas = cluster.others(primary);
     for replica in &replicas {
@@ -136,7 +136,8 @@ async fn near_the_budget_writes_stop_and_go_on(cluster: &Cluster, primary: NodeI
     let stopped = matches!(refused, SqlError::Server { code: 1290, .. });
     assert!(stopped, "writes stop with {refused}");
     let read = sql.value("SELECT COUNT(*) FROM app.bulk").await;
-    println!("writes stopped after {} rows", read.expect("reads go on"));
+    let written: u64 = read.expect("reads go on").parse().expect("a count");
+    println!("writes stopped after {written} rows");
     let mut retention = Value::Null;
     let named = eventually(Duration::from_secs(10), async || {
         retention = status(cluster.node(primary)).await["retention"].clone();
@@ -149,13 +150,17 @@ async fn near_the_budget_writes_stop_and_go_on(cluster: &Cluster, primary: NodeI
     });
     assert!(named.await, "who holds the log: {retention}");
     println!("{retention}");
-    assert_eq!(retention["purged"], 0);
+    let purged = retention["purged"].as_u64().expect("an index");
     let mut log = Value::Null;
     let full = eventually(Duration::from_secs(10), async || {
         log = log_of(cluster.node(primary)).await;
-        log["full"] == true
+        // What the replicas had executed before may go. Each row has an entry of its own, as each was
+        // accepted before the next was written.
+        let is_kept = Some(purged + written) <= log["last"].as_u64();
+        is_kept && log["full"] == true
     });
-    assert!(full.await, "{log}");
+    assert!(full.await, "purged up to {purged}, {log}");
+    println!("{log}");
     let bytes = log["bytes"].as_u64().expect("a number");
     assert!(
         (BUDGET_BYTES / 5 * 4..BUDGET_BYTES).contains(&bytes),
