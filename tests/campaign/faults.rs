@@ -395,7 +395,8 @@ async fn relieve(
             // It may have been stopped or killed as well.
             go_on(cluster, node);
             let is_running = cluster.node(node).pid().is_some();
-            let bound = Duration::from_secs(30);
+            // Its server may take a minute for a clean end.
+            let bound = Duration::from_secs(90);
             if is_running && cluster.node_mut(node).exited(bound).await.is_none() {
                 return Err(Violation(format!(
                     "node {node} does not end within {bound:?} of SIGTERM"

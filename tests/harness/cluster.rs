@@ -134,6 +134,8 @@ impl Cluster {
     const STARVED: &[&str] = &[
         "mysqld does not answer",
         "the server's disk does not answer",
+        "repair failed: login took longer than",
+        " took too long: repairing",
     ];
 
     /// What the sidecar of a primary says that no longer leads, whatever the cause.
@@ -148,6 +150,10 @@ impl Cluster {
         "the mysqld that runs is no replica that takes no writes: it will be killed",
         "mysqld exited",
         "mysqld does not answer",
+        // A commit of hundreds of MiB is synced before the disk answers anybody else.
+        "the server's disk does not answer",
+        // A second election amid a promotion.
+        "this epoch is over: repairing",
         // The demotion began before it was known that the server is gone.
         "bound the wait for locks",
         "cut what was never acknowledged off the binlog",
@@ -256,7 +262,7 @@ impl Cluster {
         }
     }
 
-    /// Waits until one node is primary and all others are healthy replicas that lag by nothing.
+    /// Waits until one node is primary and all others are healthy replicas, which may lag.
     ///
     /// # Panics
     /// If that takes longer than the bound.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use quorate_tests::{Cluster, Options, Signal, Sql};
+use quorate_tests::{Cluster, Options, Signal, Sql, assert_servers_equal};
 
 /// What this story does by hand makes the sidecars say this.
 const EXPECTED: &[&str] = &[
@@ -42,7 +42,7 @@ async fn a_check_says_what_to_set() {
     ] {
         sql.run(statement).await.expect(statement);
     }
-    cluster.wait_until_whole(Duration::from_secs(10)).await;
+    assert_servers_equal(&cluster.sockets(), Duration::from_secs(10)).await;
     let mut sql = Sql::socket(&cluster.node(node).socket())
         .await
         .expect("root");
@@ -113,7 +113,7 @@ async fn a_node_that_is_down(
     let theirs = cluster.node(peer).dir.join("mysql");
     let down = cluster.node_mut(node);
     down.signal(Signal::TERM);
-    assert_eq!(down.exited(Duration::from_secs(30)).await, Some(true));
+    assert_eq!(down.exited(Duration::from_secs(90)).await, Some(true));
     let (config, data) = (down.config(), down.dir.join("mysql"));
     let (fine, text) = check(program, &config);
     println!("{text}");

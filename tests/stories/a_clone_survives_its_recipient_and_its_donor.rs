@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use quorate_tests::{
-    Cluster, Options, Signal, Sql, TAKES_WRITES, Writer, assert_nothing_beside,
-    assert_rows_survived, assert_servers_equal, make_errant,
+    Cluster, Options, Sql, TAKES_WRITES, Writer, assert_nothing_beside, assert_rows_survived,
+    assert_servers_equal, eventually, make_errant,
 };
 use quorate_types::NodeId;
 
@@ -31,6 +31,11 @@ async fn a_clone_survives_its_recipient_and_its_donor() {
     let (recipient, donor) = (others[0], others[1]);
     let writer = Writer::start(vec![cluster.node(primary).ports.read_write], 2);
 
+    // What is last in a binlog would be cut, and nothing cloned.
+    let busy = eventually(Duration::from_secs(20), async || {
+        writer.so_far().acknowledged.len() > 100
+    });
+    assert!(busy.await, "nobody writes");
     make_errant(cluster.node(recipient)).await;
     in_the_middle(&cluster, recipient, donor).await;
     cluster.node_mut(recipient).kill();
@@ -48,9 +53,7 @@ async fn a_clone_survives_its_recipient_and_its_donor() {
     );
 
     // No quorum is lost: the primary and the recipient vote.
-    let node = cluster.node_mut(donor);
-    node.signal_mysqld(Signal::KILL);
-    node.kill();
+    cluster.kill_node(donor).await;
     in_the_middle(&cluster, recipient, primary).await;
     let bound = Duration::from_secs(60);
     cluster.wait_for_role(recipient, "replica", "", bound).await;

@@ -94,8 +94,8 @@ fn whoever_connects_after_a_lease_came_back_finds_what_a_lost_session_did() {
 
 /// The lease ends long before anybody elects, so the same epoch goes on.
 async fn finds_what_a_lost_session_did() {
-    let timing =
-        "election_min_ms = 3000\nelection_max_ms = 6000\nquorum_loss_probe_ms = 20000\n".to_owned();
+    let timing = "election_min_ms = 6000\nelection_max_ms = 12000\nquorum_loss_probe_ms = 40000\n"
+        .to_owned();
     let options = Options {
         timing,
         ..Options::default()

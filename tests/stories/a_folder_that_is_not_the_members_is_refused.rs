@@ -129,9 +129,10 @@ async fn a_raft_folder_that_was_put_back_takes_no_part_and_says_so() {
     }
     rename(&raft, &newest);
     rename(&old, &raft);
-    let from = log_length(&cluster, primary);
+    let others = |cluster: &Cluster| [primary, third].map(|id| (id, log_length(cluster, id)));
+    let from = others(&cluster);
     cluster.node_mut(id).start(false);
-    says(&cluster, primary, from, "its Raft folder was put back").await;
+    one_says(&cluster, &from, "its Raft folder was put back").await;
 
     // One from just before its last start counts as many starts, and then one more.
     for _ in 0..2 {
@@ -140,17 +141,22 @@ async fn a_raft_folder_that_was_put_back_takes_no_part_and_says_so() {
             remove(&raft);
             rename(&before, &raft);
         }
-        let from = log_length(&cluster, primary);
+        let from = others(&cluster);
         cluster.node_mut(id).start(false);
         let another = "was another one: its Raft folder was put back";
-        says(&cluster, primary, from, another).await;
+        one_says(&cluster, &from, another).await;
     }
 
-    // With the third node cut off there is a quorum only with this one, so there is none.
+    // With the other one cut off there is a quorum only with this one, so there is none.
+    let primary = cluster.wait_for_primary(Duration::from_secs(10)).await;
     let mut sql = Sql::socket(&cluster.node(primary).socket())
         .await
         .expect("root on the socket");
-    cluster.links.isolate(third, true);
+    let beside = cluster
+        .others(primary)
+        .into_iter()
+        .find(|other| *other != id);
+    cluster.links.isolate(beside.expect("three nodes"), true);
     let create = "CREATE TABLE app.no_quorum (id INT PRIMARY KEY)";
     let outcome = sql.run_within(create, Duration::from_secs(4)).await;
     assert!(matches!(outcome, Err(SqlError::Unknown(_))), "{outcome:?}");

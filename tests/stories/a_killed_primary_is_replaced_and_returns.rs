@@ -55,8 +55,9 @@ async fn each_fault() {
         let old = cluster.wait_for_primary(Duration::from_secs(10)).await;
         let stopped = cluster.node(old).mysqld_pid();
         let acknowledged = writer.so_far().acknowledged;
-        let moment = Instant::now();
         strike(&mut cluster, old, fault);
+        // Not before: the old primary may still answer while its process is looked for.
+        let moment = Instant::now();
 
         let mut first = None;
         wait_for(Duration::from_secs(30), async || {

@@ -33,10 +33,16 @@ async fn recover(cluster: &Cluster, id: NodeId, sure: bool) -> (bool, String) {
 }
 
 async fn cluster_id(cluster: &Cluster, id: NodeId) -> String {
-    let status = cluster.node(id).http_get("/api/status").await;
-    let status = status.and_then(|text| serde_json::from_str(&text).ok());
-    let status: serde_json::Value = status.unwrap_or_default();
-    status["cluster"].as_str().unwrap_or_default().to_owned()
+    let mut name = String::new();
+    let said = eventually(Duration::from_secs(20), async || {
+        let status = cluster.node(id).http_get("/api/status").await;
+        let status = status.and_then(|text| serde_json::from_str(&text).ok());
+        let status: serde_json::Value = status.unwrap_or_default();
+        name = status["cluster"].as_str().unwrap_or_default().to_owned();
+        !name.is_empty()
+    });
+    assert!(said.await, "node {id} names no cluster");
+    name
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -95,6 +101,8 @@ async fn a_lone_survivor_goes_on_as_a_new_cluster() {
     // With empty folders they come.
     for id in [primary, lost] {
         cluster.kill_node(id).await;
+    }
+    for id in [primary, lost] {
         for folder in ["raft", "mysql"] {
             let folder = cluster.node(id).dir.join(folder);
             std::fs::remove_dir_all(&folder).expect("remove a folder");
