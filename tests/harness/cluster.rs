@@ -152,6 +152,8 @@ impl Cluster {
         "mysqld does not answer",
         // A commit of hundreds of MiB is synced before the disk answers anybody else.
         "the server's disk does not answer",
+        // Its donor was promoted: that ends the sessions of others.
+        "the clone failed: a copy of node ",
         // A second election amid a promotion.
         "this epoch is over: repairing",
         // The demotion began before it was known that the server is gone.

@@ -20,7 +20,7 @@ const CLIENTS: u64 = 6;
 /// is that a leader changes for it, and that would be logged otherwise.
 const HEARTBEAT_LATE: &[&str] = &["message: \"no answer in time\""];
 /// How long a transaction goes on after the switchover began, of the 500 ms that it may.
-const OPEN_FOR: Duration = Duration::from_millis(200);
+const OPEN_FOR: Duration = Duration::from_millis(100);
 const OPEN_TABLE: &str = "CREATE TABLE app.open (node BIGINT UNSIGNED PRIMARY KEY)";
 const EVENT: &str = "CREATE EVENT app.daily ON SCHEDULE EVERY 1 DAY DO SELECT 1";
 const PAUSE_MAX: Duration = Duration::from_secs(1);

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use quorate_tests::{
-    Cluster, ERRANT_ID, Options, Sql, Writer, assert_nothing_beside, assert_rows_survived,
-    assert_servers_equal, make_errant,
+    Cluster, ERRANT_ID, Options, Sql, TAKES_WRITES, Writer, assert_nothing_beside,
+    assert_rows_survived, assert_servers_equal, make_errant,
 };
 use quorate_types::NodeId;
 use tokio::time::Instant;
@@ -16,6 +16,7 @@ const GAP_MAX: Duration = Duration::from_secs(5);
 
 /// What the faults of this story make the sidecars say.
 const EXPECTED: &[&str] = &[
+    TAKES_WRITES,
     "this server must be cloned: it has transactions that were never accepted",
     "this server must be cloned: it cannot apply an accepted transaction",
 ];

@@ -93,11 +93,12 @@ async fn every_server_is_errant(cluster: &mut Cluster, primary: NodeId, chosen: 
         .wait_for_role(chosen, "cloning", "never accepted", BOUND)
         .await;
 
+    // Now: its server is restarted once it was chosen.
+    let uuid = server_uuid(cluster, chosen).await;
     let moment = Instant::now();
     let done = recover_when_idle(cluster, primary, chosen, &["--yes"]).await;
     let said = done.expect("the way out");
     println!("{said}");
-    let uuid = server_uuid(cluster, chosen).await;
     assert!(
         said.contains(&format!("become accepted:\n  {uuid}:")),
         "{said}"

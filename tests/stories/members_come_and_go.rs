@@ -79,9 +79,17 @@ async fn admit(cluster: &mut Cluster) {
     cluster.wait_until_whole(Duration::from_secs(60)).await;
     assert_eq!(raft(cluster, NEW).await.as_deref(), Some("learner"));
     let port = cluster.node(NEW).ports.read_only;
-    let mut reads = Sql::port(port).await.expect("a session");
-    let row = reads.run("SELECT COUNT(*) FROM app.written").await;
-    assert!(row.is_ok(), "{row:?}");
+    // It may lag: the user and the table come with what it applies.
+    let mut row = Ok(());
+    let reads = eventually(Duration::from_secs(20), async || {
+        let session = Sql::port(port).await;
+        row = match session {
+            Ok(mut session) => session.run("SELECT COUNT(*) FROM app.written").await,
+            Err(error) => Err(error),
+        };
+        row.is_ok()
+    });
+    assert!(reads.await, "{row:?}");
 }
 
 /// kill -9 of the leader in the middle of the change: asked again, it is done.

@@ -39,8 +39,12 @@ async fn what_a_server_lost_comes_back_through_the_feed() {
     let before = own_transactions(&cluster, node).await;
     make_primary(&cluster, node).await;
     tokio::time::sleep(LOAD).await;
-    let lost = own_transactions(&cluster, node).await - before;
-    assert!(lost > 0, "it was no primary");
+    let mut lost = 0;
+    let wrote = eventually(BOUND, async || {
+        lost = own_transactions(&cluster, node).await - before;
+        lost > 0
+    });
+    assert!(wrote.await, "it was no primary");
 
     // An older folder is recognised by its marker, and this one is to be none.
     cluster.kill_node(node).await;

@@ -12,6 +12,8 @@ use quorate_tests::{
 const EXPECTED: &[&str] = &[
     "this server must be cloned: it has transactions that were never accepted",
     "the server must be cloned",
+    // The sidecar stood still while it looked.
+    "the server's disk does not answer",
 ];
 
 /// It waits so long for its sessions before it ends them.
