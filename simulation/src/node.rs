@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quorate_consensus::Exec;
 use quorate_node::config::{Config, Secrets};
-use quorate_node::{CaptureOptions, Node, Parts};
+use quorate_node::{CaptureOptions, Node, NodeFailure, Parts};
 use quorate_types::{NodeId, Secret, chain};
 
 use crate::mysqld::SimulatedHost;
@@ -79,7 +79,10 @@ pub(crate) async fn run_sidecar(world: World, node: NodeId) -> Result<(), Error>
                     running.stop().await;
                     "stopped".to_owned()
                 }
-                fatal = running.failed() => format!("failed: {fatal}"),
+                failure = running.failed() => match failure {
+                    NodeFailure::Consensus(fatal) => format!("failed: {fatal}"),
+                    panicked @ NodeFailure::Panicked(_) => return Err(panicked.into()),
+                },
             }
         }
         Err(error) => format!("did not start: {}", chain(&*error)),

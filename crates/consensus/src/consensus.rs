@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -62,6 +63,8 @@ struct Inner {
     metrics: Metrics,
     /// Whether it may stand for election, once it sat out.
     elect: Arc<watch::Sender<bool>>,
+    /// Whether it was asked to stop.
+    stopping: Arc<AtomicBool>,
     left_out: Option<Rule>,
 }
 
@@ -125,7 +128,9 @@ impl Consensus {
         .await
         .map_err(|error| StartError::Raft(Box::new(error)))?;
         let elect = observer::spawn_elections(raft.clone(), sits_out_until);
-        let (view, fatal) = observer::spawn(&raft, lease.clone(), writer.failed());
+        let stopping = Arc::new(AtomicBool::new(false));
+        let (view, fatal) =
+            observer::spawn(&raft, lease.clone(), writer.failed(), stopping.clone());
         let inner = Inner {
             raft,
             node: config.identity.node,
@@ -141,6 +146,7 @@ impl Consensus {
             fatal,
             metrics: config.metrics,
             elect,
+            stopping,
             left_out: config.left_out,
         };
         let inner = Arc::new(inner);
@@ -470,6 +476,7 @@ impl Consensus {
 
     /// Stops Raft, syncs what was asked for before, and lets go of the disk.
     pub async fn shutdown(&self) {
+        self.inner.stopping.store(true, Ordering::Release);
         if let Err(error) = self.inner.raft.shutdown().await {
             tracing::warn!(%error, "Raft did not stop cleanly");
         }

@@ -2,6 +2,7 @@
 //! voters, and let the node stand for election once it sat out.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use openraft::alias::WatchReceiverOf;
@@ -24,11 +25,12 @@ const PROGRESS: Duration = Duration::from_millis(25);
 type View = watch::Receiver<Arc<RaftView>>;
 type Fatal = watch::Receiver<Option<FatalError>>;
 
-/// Follows openraft until it is gone.
+/// Follows openraft until it is gone, which is fatal unless it was asked to stop.
 pub(crate) fn spawn(
     raft: &Raft,
     lease: Arc<Lease>,
     mut failed: watch::Receiver<Option<WriteError>>,
+    asked_to_stop: Arc<AtomicBool>,
 ) -> (View, Fatal) {
     let mut metrics = raft.metrics();
     let mut server = raft.server_metrics();
@@ -37,6 +39,7 @@ pub(crate) fn spawn(
     let (to_fatal, fatal) = watch::channel(None);
     let to_fatal = Arc::new(to_fatal);
     let log_fatal = to_fatal.clone();
+    let log_failed = failed.clone();
     tokio::spawn(async move {
         if let Ok(error) = failed.wait_for(Option::is_some).await {
             log_fatal.send_replace(error.clone().map(FatalError::Log));
@@ -53,20 +56,19 @@ pub(crate) fn spawn(
                 }
                 differs
             });
-            if let Err(error) = &metrics.running_state {
-                use openraft::errors::Fatal as Stop;
-                if !matches!(error, Stop::Stopped) {
-                    to_fatal.send_if_modified(|fatal| {
-                        let first = fatal.is_none();
-                        if first {
-                            *fatal = Some(FatalError::Raft(error.to_string()));
-                        }
-                        first
-                    });
-                }
-            }
         }
         lease.set_leader(None);
+        if asked_to_stop.load(Ordering::Acquire) {
+            return;
+        }
+        // The log tells of its failure before openraft can end by it.
+        let of_the_log = log_failed.borrow().clone().map(FatalError::Log);
+        // Here and not above: openraft lets go with its last word, so that is no change that is seen.
+        let why = || match &metrics.borrow_watched().running_state {
+            Err(error) => error.to_string(),
+            Ok(()) => "its task panicked".to_owned(),
+        };
+        to_fatal.send_replace(of_the_log.or_else(|| Some(FatalError::Raft(why()))));
     });
     (view, fatal)
 }

@@ -10,7 +10,7 @@ use quorate_proxy::GateHandle;
 use quorate_role::{Applied, Effect, Input, JobId, JobResult, Machine, Phase, Proposal, Tick};
 use quorate_types::{Command, Epoch, LeaderId, LogId, NodeId, Outcome, Rule};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, sleep_until};
 
 use crate::holding::Holding;
@@ -60,6 +60,16 @@ pub(crate) struct Driver<N: Net, H: Host> {
     pub(crate) job: Option<(JobId, JoinHandle<()>)>,
 }
 
+/// The end of a job, of which it told before, unless it panicked.
+async fn ended(job: &mut Option<(JobId, JoinHandle<()>)>) -> Result<(), JoinError> {
+    let Some((_, running)) = job else {
+        return std::future::pending().await;
+    };
+    let end = running.await;
+    *job = None;
+    end
+}
+
 impl<N: Net, H: Host> Driver<N, H> {
     /// Until everything that a stop asked for is done.
     pub(crate) async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
@@ -87,6 +97,15 @@ impl<N: Net, H: Host> Driver<N, H> {
                     }
                     seen = Some(next);
                     Input::Applied(next)
+                }
+                end = ended(&mut self.job) => {
+                    // It says nothing any more, and would be waited for.
+                    if let Err(error) = end
+                        && error.is_panic()
+                    {
+                        std::panic::resume_unwind(error.into_panic());
+                    }
+                    continue;
                 }
                 () = sleep_until(ticked + tick) => {
                     ticked = Instant::now();
@@ -225,5 +244,21 @@ fn log(state: &AppliedState) -> Applied {
     Applied {
         set_primary: state.set_primary,
         epoch,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_end_of_a_job_is_seen_once_and_says_whether_it_panicked() {
+        let mut job = Some((JobId(1), tokio::spawn(async { panic!("by a test") })));
+        let error = ended(&mut job).await.expect_err("it panicked");
+        assert!(error.is_panic() && job.is_none());
+
+        let mut job = Some((JobId(2), tokio::spawn(async {})));
+        ended(&mut job).await.expect("it ended");
+        assert!(job.is_none());
     }
 }

@@ -56,7 +56,7 @@ mod wiring;
 pub use cluster_id::BootstrapError;
 pub use existing::ExistingError;
 pub use identity::{Identity, IdentityError};
-pub use node::{Node, StartError};
+pub use node::{Node, NodeFailure, StartError};
 pub use parts::{OpenLog, Parts};
 pub use peers::{AdminConnection, admin_client};
 pub use preflight::preflight;

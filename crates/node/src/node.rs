@@ -70,6 +70,17 @@ pub enum StartError {
     RaftRuntime,
 }
 
+/// Why a process must end, and must not touch the server: a new start will deal with the commits that
+/// wait there.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeFailure {
+    #[error(transparent)]
+    Consensus(#[from] FatalError),
+    /// A defect of ours, which the log has. Of what goes on without that part nobody thought.
+    #[error("a part of the node panicked: {0}")]
+    Panicked(String),
+}
+
 /// A node that runs.
 pub struct Node {
     inputs: mpsc::Sender<Input>,
@@ -225,14 +236,37 @@ impl Node {
         let _ = std::fs::remove_file(&self.pid_file);
     }
 
-    /// Resolves when the node can no longer keep its promises: the process must end, and must not
-    /// touch the server, whose waiting commits a new start will deal with.
-    pub async fn failed(&mut self) -> FatalError {
-        let fatal = self.fatal.wait_for(Option::is_some).await;
+    /// Resolves when the node can no longer keep its promises: the process must end.
+    pub async fn failed(&mut self) -> NodeFailure {
+        first_failure(&mut self.fatal, &mut self.tasks).await
+    }
+}
+
+async fn first_failure(
+    fatal: &mut watch::Receiver<Option<FatalError>>,
+    tasks: &mut JoinSet<()>,
+) -> NodeFailure {
+    let of_consensus = async {
+        let fatal = fatal.wait_for(Option::is_some).await;
         match fatal.ok().and_then(|fatal| fatal.clone()) {
-            Some(fatal) => fatal,
+            Some(fatal) => fatal.into(),
             None => std::future::pending().await,
         }
+    };
+    let of_a_part = async {
+        while let Some(end) = tasks.join_next().await {
+            if let Err(error) = end
+                && error.is_panic()
+            {
+                return NodeFailure::Panicked(error.to_string());
+            }
+        }
+        std::future::pending().await
+    };
+    tokio::select! {
+        biased;
+        failure = of_consensus => failure,
+        failure = of_a_part => failure,
     }
 }
 
@@ -488,5 +522,24 @@ mod tests {
         };
         assert_eq!(sit_out(1), None);
         assert_eq!(sit_out(2), Some(config.timing.election_max));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_part_that_panics_is_a_failure_and_one_that_ends_is_none() {
+        let (to_fatal, mut fatal) = watch::channel(None);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async {});
+        tasks.spawn(std::future::pending());
+        let day = Duration::from_secs(86400);
+        let none = tokio::time::timeout(day, first_failure(&mut fatal, &mut tasks)).await;
+        assert!(none.is_err(), "{none:?}");
+
+        tasks.spawn(async { panic!("by a test") });
+        let failure = first_failure(&mut fatal, &mut tasks).await;
+        assert!(matches!(failure, NodeFailure::Panicked(_)), "{failure:?}");
+
+        to_fatal.send_replace(Some(FatalError::Raft("by a test".to_owned())));
+        let failure = first_failure(&mut fatal, &mut tasks).await;
+        assert!(matches!(failure, NodeFailure::Consensus(_)), "{failure:?}");
     }
 }

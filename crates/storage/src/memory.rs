@@ -39,6 +39,7 @@ struct Shared {
     pending: Vec<Write>,
     fail_next_write: bool,
     fail_next_sync: bool,
+    fail_reads: bool,
     /// Once a sync failed, what is pending may or may not be durable: no later sync may say yes.
     sync_failed: bool,
     sync_delay: Duration,
@@ -130,6 +131,11 @@ impl MemoryDisk {
         self.lock().fail_next_sync = true;
     }
 
+    /// From now on, until the disk is opened again, whoever reads gets an error.
+    pub fn fail_reads(&self) {
+        self.lock().fail_reads = true;
+    }
+
     /// What was to fail next does not; what failed has failed.
     pub fn fail_no_more(&self) {
         let mut shared = self.lock();
@@ -174,6 +180,14 @@ impl MemoryDisk {
             "use a handle from before a crash",
             io::ErrorKind::BrokenPipe,
         ))
+    }
+
+    fn readable(&self) -> Result<MutexGuard<'_, Shared>, Error> {
+        let shared = self.open()?;
+        if shared.fail_reads {
+            return Err(failed("read", io::ErrorKind::InvalidData));
+        }
+        Ok(shared)
     }
 }
 
@@ -226,11 +240,11 @@ impl LogDisk for MemoryDisk {
 
 impl LogRead for MemoryReader {
     fn bounds(&self) -> Result<Option<(LogIndex, LogIndex)>, Error> {
-        Ok(self.0.open()?.visible.bounds())
+        Ok(self.0.readable()?.visible.bounds())
     }
 
     fn read(&self, range: Range<LogIndex>, bytes_max: usize) -> Result<Vec<Record>, Error> {
-        Ok(self.0.open()?.visible.read(range, bytes_max))
+        Ok(self.0.readable()?.visible.read(range, bytes_max))
     }
 
     fn read_accepted(
@@ -238,15 +252,15 @@ impl LogRead for MemoryReader {
         range: Range<LogIndex>,
         bytes_max: usize,
     ) -> Result<Vec<Record>, Error> {
-        Ok(self.0.open()?.visible.read_accepted(range, bytes_max))
+        Ok(self.0.readable()?.visible.read_accepted(range, bytes_max))
     }
 
     fn meta(&self, key: MetaKey) -> Result<Option<Bytes>, Error> {
-        Ok(self.0.open()?.visible.meta(key))
+        Ok(self.0.readable()?.visible.meta(key))
     }
 
     fn disk_bytes(&self) -> Result<u64, Error> {
-        Ok(self.0.open()?.visible.bytes())
+        Ok(self.0.readable()?.visible.bytes())
     }
 }
 
@@ -254,6 +268,7 @@ impl Shared {
     fn forget_faults(&mut self) {
         self.fail_next_write = false;
         self.fail_next_sync = false;
+        self.fail_reads = false;
         self.sync_failed = false;
     }
 }

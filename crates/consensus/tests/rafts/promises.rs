@@ -152,6 +152,38 @@ async fn a_node_whose_sync_failed_stops_and_acknowledges_nothing_more() {
     cluster.stop().await;
 }
 
+/// Nobody can do without what it can no longer read: here a snapshot, for a follower that needs it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_cannot_read_its_disk_stops_and_says_so() {
+    let mut cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let (id, epoch) = cluster.begin_epoch(leader).await;
+    let away = cluster.others(leader)[0];
+    cluster.crash(away).await;
+    let node = cluster.node(leader);
+    let fate = node.propose(id, one(epoch, 1)).await.await;
+    assert!(matches!(fate, Ok(ProposalFate::Applied { .. })), "{fate:?}");
+    let mut view = node.view();
+    node.snapshot().await.expect("running");
+    let taken = view.wait_for(|view| view.snapshot.is_some()).await;
+    let upto = taken.expect("running").snapshot.expect("taken").index;
+    let fate = node.propose(id, Command::Purge { upto }).await.await;
+    assert!(matches!(fate, Ok(ProposalFate::Applied { .. })), "{fate:?}");
+    node.purge_log().await.expect("running");
+    let purged = view.wait_for(|view| view.purged.is_some());
+    purged.await.expect("running");
+
+    let mut fatal = node.fatal();
+    assert!(fatal.borrow().is_none());
+    cluster.disk(leader).fail_reads();
+    cluster.restart(away).await;
+    let stopped = timeout(PATIENCE, fatal.wait_for(Option::is_some)).await;
+    let why = stopped.expect("in time").expect("running").clone();
+    assert!(matches!(why, Some(FatalError::Raft(_))), "{why:?}");
+    println!("{}", why.expect("a reason"));
+    cluster.stop().await;
+}
+
 /// A follower whose disk hangs acknowledges nothing; when it was the only one, nothing commits until
 /// the disk goes on, and then what waited does. Meanwhile it keeps the leader's lease: what that
 /// promises needs no disk.
