@@ -13,8 +13,8 @@ use quorate_mysqld::{
     kill_server,
 };
 use quorate_types::GtidSet;
-use story::{Accepted, Story};
-use tokio::time::{sleep, timeout};
+use story::{Accepted, Story, binlog_end, hangs_behind};
+use tokio::time::timeout;
 
 const COMPRESSED: &str = "SET SESSION binlog_transaction_compression=ON";
 const PLAIN: &str = "SET SESSION binlog_transaction_compression=OFF";
@@ -182,16 +182,18 @@ async fn a_tail_over_two_files_is_rolled_back_compressed_and_tagged_or_not() {
     root.enable_semi_sync_source().await.unwrap();
 
     // Without an xid it lets the server rotate while it waits.
+    let end = binlog_end(&mut root).await;
     let committing = tokio::spawn(async move { xa.run("hang", "XA COMMIT 'x'").await.map(drop) });
-    sleep(Duration::from_millis(500)).await;
+    hangs_behind(&mut root, end).await;
     let rotated = root.run("rotate", "SET GLOBAL binlog_checksum=NONE");
     timeout(Duration::from_secs(10), rotated)
         .await
         .unwrap()
         .unwrap();
     let insert = "INSERT INTO a.t (w) VALUES (REPEAT('never', 9000))";
+    let end = binlog_end(&mut root).await;
     let inserting = tokio::spawn(async move { session.run("hang", insert).await.map(drop) });
-    sleep(Duration::from_millis(700)).await;
+    hangs_behind(&mut root, end).await;
     assert!(!committing.is_finished() && !inserting.is_finished());
     kill_server(host, &process).await.unwrap();
     assert!(committing.await.unwrap().is_err() && inserting.await.unwrap().is_err());

@@ -14,7 +14,7 @@ use quorate_mysqld::{
 };
 use quorate_net::{Endpoint, Net, TokioNet};
 use quorate_types::{BinlogPosition, ClusterId, Incarnation, NodeId, Secret, Uuid};
-use story::{Accepted, Story, launcher, mysql};
+use story::{Accepted, Story, binlog_end, hangs_behind, launcher, mysql};
 use tokio::time::{Instant, sleep, timeout};
 
 #[tokio::test]
@@ -210,10 +210,11 @@ async fn an_unacknowledged_insert_and_ddl_are_gone_after_kill_and_cut() {
         "CREATE TABLE app.phantom (id INT)",
     ] {
         let mut session = story.session("root", "").await.unwrap();
+        let end = binlog_end(&mut root).await;
         waiting.push(tokio::spawn(async move {
             session.run("wait", sql).await.is_ok()
         }));
-        sleep(Duration::from_millis(500)).await;
+        hangs_behind(&mut root, end).await;
     }
     assert!(waiting.iter().all(|task| !task.is_finished()));
     assert!(matches!(
@@ -253,6 +254,22 @@ async fn an_unacknowledged_insert_and_ddl_are_gone_after_kill_and_cut() {
     kill_server(host, &process).await.unwrap();
 }
 
+async fn waits_for_its_ack(root: &mut Session, id: &str) {
+    let waits = format!(
+        "SELECT COUNT(*) FROM performance_schema.processlist \
+         WHERE ID = {id} AND STATE LIKE 'Waiting for semi-sync ACK%'"
+    );
+    let is_waiting = async {
+        let count = async |root: &mut Session| root.run("look", &waits).await.expect("a count");
+        while count(root).await.scalar().as_deref() != Some("1") {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), is_waiting)
+        .await
+        .expect("it waits for its ACK");
+}
+
 /// What the ACK rule stands on: the server believes any position, and only an ACK ends the wait.
 #[tokio::test]
 async fn a_kill_releases_no_commit_and_any_later_position_does() {
@@ -275,7 +292,7 @@ async fn a_kill_releases_no_commit_and_any_later_position_does() {
             .await
             .is_ok()
     });
-    sleep(Duration::from_millis(500)).await;
+    waits_for_its_ack(&mut root, &id).await;
     root.run("kill", &format!("KILL {id}")).await.unwrap();
     sleep(Duration::from_millis(1000)).await;
     let mut rows = async || {

@@ -5,6 +5,7 @@
 mod stalling_disk;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -40,7 +41,11 @@ pub(crate) struct Running {
     server: JoinHandle<()>,
 }
 
+/// Tests run beside each other, and a port may be another's next: who still dials it is a stranger.
+static CLUSTERS: AtomicU64 = AtomicU64::new(1);
+
 pub(crate) struct Cluster {
+    id: ClusterId,
     nodes: BTreeMap<NodeId, Running>,
     disks: BTreeMap<NodeId, MemoryDisk>,
     stalls: BTreeMap<NodeId, Stall>,
@@ -53,6 +58,7 @@ impl Cluster {
     /// A cluster of `size` voters, the first of which was initialised alone.
     pub(crate) async fn start(size: u64) -> Self {
         let mut cluster = Self {
+            id: ClusterId(CLUSTERS.fetch_add(1, Ordering::Relaxed)),
             nodes: BTreeMap::new(),
             disks: BTreeMap::new(),
             stalls: BTreeMap::new(),
@@ -97,7 +103,7 @@ impl Cluster {
         let start_counter = self.starts.entry(id).or_default();
         *start_counter += 1;
         let mut config = ConsensusConfig::new(Identity {
-            cluster: ClusterId(7),
+            cluster: self.id,
             node: id,
             incarnation: *self.incarnations.entry(id).or_insert(incarnation(id)),
             start_counter: *start_counter,
@@ -236,6 +242,18 @@ impl Cluster {
     pub(crate) fn lease_is_valid(&self, node: NodeId, leader: LeaderId) -> bool {
         let now = TokioNet.boot_time();
         self.node(node).lease().is_valid(leader, now)
+    }
+
+    /// Starts a node again, and waits until the leader has heard from this start of it.
+    pub(crate) async fn restart_heard(&mut self, node: NodeId, leader: NodeId) {
+        let before = TokioNet.boot_time();
+        self.restart(node).await;
+        let lease = self.node(leader).lease();
+        let end = tokio::time::Instant::now() + PATIENCE;
+        while lease.answered().get(&node).is_none_or(|at| *at < before) {
+            assert!(tokio::time::Instant::now() < end, "it is never heard");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     pub(crate) async fn wait_for_lease(&self, node: NodeId, leader: LeaderId) {

@@ -83,9 +83,7 @@ async fn a_folder_that_was_put_back_counts_for_no_quorum() {
     };
     for _ in 0..2 {
         cluster.crash(put_back).await;
-        cluster.restart(put_back).await;
-        // So that the others hear of this start.
-        cluster.settled_states().await;
+        cluster.restart_heard(put_back, leader).await;
     }
     cluster.crash(put_back).await;
     cluster.put_starts_back(put_back, 1);

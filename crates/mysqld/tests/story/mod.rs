@@ -123,6 +123,29 @@ impl Story {
     }
 }
 
+/// Where the server writes its binlog now.
+pub(crate) async fn binlog_end(root: &mut Session) -> (String, u64) {
+    let end = root.run("where the binlog ends", "SHOW BINARY LOG STATUS");
+    let end = end.await.expect("binlog status");
+    let row = &end.rows[0];
+    let text = |column| row.text(column).expect("a name and a position");
+    (text(0).to_string(), text(1).parse().expect("a position"))
+}
+
+/// Waits until a transaction that will hang is in the binlog, which ended here before; then a little for
+/// it to end all the same.
+pub(crate) async fn hangs_behind(root: &mut Session, end: (String, u64)) {
+    let logged = async {
+        while binlog_end(root).await == end {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), logged)
+        .await
+        .expect("it is in the binlog");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+}
+
 impl Drop for Story {
     fn drop(&mut self) {
         // A story that failed must not leave its server behind.

@@ -14,7 +14,7 @@ async fn nothing_is_proposed_before_release() {
     assert_eq!(sequences(&script.next().await.0), [1]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_arrived_together_is_one_proposal_and_gets_one_ack() {
     let script = Script::default();
     let (mut capture, mut primary) = attach(&script, CaptureOptions::default()).await;
@@ -263,7 +263,7 @@ async fn an_end_before_the_first_packet_is_no_attachment() {
 }
 
 /// Held back, an ACK keeps no proposal waiting, and the next ones join it.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_ack_that_is_held_back_comes_later_and_covers_what_was_accepted_meanwhile() {
     const HELD: Duration = Duration::from_millis(500);
     let script = Script::default();
