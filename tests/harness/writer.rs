@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::machine::eventually;
 use crate::sql::{Sql, SqlError};
 
 /// What clients were told, and when the first answer after a moment came.
@@ -87,6 +88,15 @@ impl Writer {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// Waits until more rows than this were acknowledged, of all that it wrote.
+    ///
+    /// # Panics
+    /// If that takes longer than the bound.
+    pub async fn wait_for_more_than(&self, rows: usize, bound: Duration) {
+        let wrote = eventually(bound, async || self.so_far().acknowledged.len() > rows);
+        assert!(wrote.await, "no more than {rows} rows are acknowledged");
     }
 
     /// Lets every client finish its statement.

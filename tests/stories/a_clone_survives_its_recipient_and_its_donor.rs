@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quorate_tests::{
     Cluster, Options, Sql, TAKES_WRITES, Writer, assert_nothing_beside, assert_rows_survived,
-    assert_servers_equal, eventually, make_errant,
+    assert_servers_equal, make_errant,
 };
 use quorate_types::NodeId;
 
@@ -32,10 +32,9 @@ async fn a_clone_survives_its_recipient_and_its_donor() {
     let writer = Writer::start(vec![cluster.node(primary).ports.read_write], 2);
 
     // What is last in a binlog would be cut, and nothing cloned.
-    let busy = eventually(Duration::from_secs(20), async || {
-        writer.so_far().acknowledged.len() > 100
-    });
-    assert!(busy.await, "nobody writes");
+    writer
+        .wait_for_more_than(100, Duration::from_secs(20))
+        .await;
     make_errant(cluster.node(recipient)).await;
     in_the_middle(&cluster, recipient, donor).await;
     cluster.node_mut(recipient).kill();

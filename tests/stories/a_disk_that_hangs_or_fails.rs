@@ -58,10 +58,9 @@ impl Story {
         let ports = cluster.others(primary).into_iter();
         let ports = ports.map(|id| cluster.node(id).ports.read_write).collect();
         let writer = Writer::start(ports, 4);
-        let wrote = eventually(Duration::from_secs(10), async || {
-            writer.so_far().acknowledged.len() > 100
-        });
-        assert!(wrote.await, "no load");
+        writer
+            .wait_for_more_than(100, Duration::from_secs(10))
+            .await;
         let fault = cluster.node(primary).dir.join(fault);
         std::fs::write(&fault, "").expect("make the fault");
         let from = Instant::now();

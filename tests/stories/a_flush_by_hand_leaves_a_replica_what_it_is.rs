@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use quorate_tests::{Cluster, Options, Signal, Sql, Writer, assert_servers_equal, eventually};
 use quorate_types::{GtidSet, NodeId};
+use tokio::time::Instant;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_quorate-under-test");
 const SOON: Duration = Duration::from_secs(20);
@@ -101,8 +102,9 @@ async fn more(cluster: &Cluster, node: NodeId, other: NodeId) -> GtidSet {
 
 /// For longer than any look at the server takes: it is a healthy replica and serves its port.
 async fn serves_reads(cluster: &Cluster, node: NodeId) {
-    let mut looks = 0;
+    let (began, mut looks) = (Instant::now(), 0);
     while looks < 10 {
+        assert!(began.elapsed() < SOON, "it answers nobody");
         tokio::time::sleep(Duration::from_millis(100)).await;
         let statuses = cluster.statuses().await;
         // One that takes a second to answer is busy.

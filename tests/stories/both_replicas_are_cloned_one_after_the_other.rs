@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quorate_tests::{
     Cluster, Options, Sql, TAKES_WRITES, Writer, assert_nothing_beside, assert_rows_survived,
-    assert_servers_equal, eventually, make_errant,
+    assert_servers_equal, make_errant,
 };
 use tokio::time::Instant;
 
@@ -33,10 +33,9 @@ async fn both_replicas_are_cloned_one_after_the_other() {
     let writer = Writer::start(vec![cluster.node(primary).ports.read_write], 2);
 
     // What is last in a binlog would be cut, and nothing cloned.
-    let busy = eventually(Duration::from_secs(20), async || {
-        writer.so_far().acknowledged.len() > 100
-    });
-    assert!(busy.await, "nobody writes");
+    writer
+        .wait_for_more_than(100, Duration::from_secs(20))
+        .await;
     make_errant(cluster.node(first)).await;
     let bound = Duration::from_secs(30);
     cluster

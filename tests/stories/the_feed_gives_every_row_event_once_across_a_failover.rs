@@ -9,8 +9,8 @@ use std::time::Duration;
 use quorate_mysqld::Installation;
 use quorate_node::config::Secrets;
 use quorate_tests::{
-    Cluster, NodeProcess, Options, Outcomes, Signal, Sql, Writer, assert_servers_equal, eventually,
-    mysql, python_mysql_replication,
+    Cluster, NodeProcess, Options, Outcomes, Signal, Sql, Writer, assert_servers_equal, mysql,
+    python_mysql_replication,
 };
 use quorate_types::{Gtid, GtidSet, NodeId};
 use tokio::process::{Child, Command};
@@ -116,13 +116,9 @@ async fn write_across_a_failover(cluster: &mut Cluster, primary: NodeId) -> Outc
     cluster.node(primary).signal_mysqld(Signal::KILL);
     cluster.node_mut(primary).kill();
     let before = writer.so_far().acknowledged.len();
-    assert!(
-        eventually(Duration::from_secs(20), async || {
-            writer.so_far().acknowledged.len() > before + 200
-        })
-        .await,
-        "writing does not go on"
-    );
+    writer
+        .wait_for_more_than(before + 200, Duration::from_secs(20))
+        .await;
     cluster.node_mut(primary).start(false);
     let outcomes = writer.finish().await;
     stop.send_replace(true);

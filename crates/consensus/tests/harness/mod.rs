@@ -44,6 +44,14 @@ pub(crate) struct Running {
 /// Tests run beside each other, and a port may be another's next: who still dials it is a stranger.
 static CLUSTERS: AtomicU64 = AtomicU64::new(1);
 
+async fn wait_until(is_so: impl Fn() -> bool, or: &str) {
+    let end = tokio::time::Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(tokio::time::Instant::now() < end, "{or}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 pub(crate) struct Cluster {
     id: ClusterId,
     nodes: BTreeMap<NodeId, Running>,
@@ -249,19 +257,12 @@ impl Cluster {
         let before = TokioNet.boot_time();
         self.restart(node).await;
         let lease = self.node(leader).lease();
-        let end = tokio::time::Instant::now() + PATIENCE;
-        while lease.answered().get(&node).is_none_or(|at| *at < before) {
-            assert!(tokio::time::Instant::now() < end, "it is never heard");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let heard = || lease.answered().get(&node).is_some_and(|at| *at >= before);
+        wait_until(heard, "it is never heard").await;
     }
 
     pub(crate) async fn wait_for_lease(&self, node: NodeId, leader: LeaderId) {
-        let end = tokio::time::Instant::now() + PATIENCE;
-        while !self.lease_is_valid(node, leader) {
-            assert!(tokio::time::Instant::now() < end, "no lease");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        wait_until(|| self.lease_is_valid(node, leader), "no lease").await;
     }
 
     /// Makes the leader primary; with the leadership and the epoch.

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::harness::{Cluster, transactions};
+use crate::purge::free;
 use quorate_consensus::{FatalError, ProposalFate};
 use quorate_types::{Command, Epoch, LeaderId, NodeId};
 use tokio::time::{Instant, timeout};
@@ -161,15 +162,11 @@ async fn a_node_that_cannot_read_its_disk_stops_and_says_so() {
     let node = cluster.node(leader);
     let fate = node.propose(id, one(epoch, 1)).await.await;
     assert!(matches!(fate, Ok(ProposalFate::Applied { .. })), "{fate:?}");
-    let mut view = node.view();
-    node.snapshot().await.expect("running");
-    let taken = view.wait_for(|view| view.snapshot.is_some()).await;
-    let upto = taken.expect("running").snapshot.expect("taken").index;
+    let upto = node.applied_state().borrow().index();
     let fate = node.propose(id, Command::Purge { upto }).await.await;
     assert!(matches!(fate, Ok(ProposalFate::Applied { .. })), "{fate:?}");
-    node.purge_log().await.expect("running");
-    let purged = view.wait_for(|view| view.purged.is_some());
-    purged.await.expect("running");
+    free(&node).await;
+    assert!(node.view().borrow().purged.is_some(), "it needs a snapshot");
 
     let mut fatal = node.fatal();
     assert!(fatal.borrow().is_none());

@@ -125,7 +125,7 @@ fn is_purged<T: std::fmt::Debug>(result: &Result<T, ReadError>) -> bool {
 }
 
 /// Has the node give back what was agreed to be purged, with a snapshot before.
-async fn free(node: &Consensus) {
+pub(crate) async fn free(node: &Consensus) {
     let applied = node.applied_state().borrow().index();
     node.snapshot().await.expect("running");
     let mut view = node.view();
