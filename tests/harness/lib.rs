@@ -11,6 +11,7 @@ mod cluster;
 mod data_folder;
 mod equality;
 mod errant;
+mod identity;
 mod machine;
 mod node_process;
 mod packet_filter;

@@ -27,7 +27,7 @@ async fn a_folder_from_elsewhere_is_cloned() {
     let primary = cluster.wait_for_primary(Duration::from_secs(10)).await;
     let others = cluster.others(primary);
     let (node, other) = (others[0], others[1]);
-    let uuid = server_uuid(&cluster, node).await;
+    let uuid = cluster.registered_uuid(node).await;
     let writer = Writer::start(vec![cluster.node(primary).ports.read_write], 2);
 
     // An older folder of the same node, brought back after it has been used again.
@@ -57,11 +57,11 @@ async fn a_folder_from_elsewhere_is_cloned() {
     start_and_see_it_cloned(&mut cluster, node, &format!("a copy of node {other}'s")).await;
 
     assert_eq!(
-        server_uuid(&cluster, node).await,
+        cluster.server_uuid(node).await,
         uuid,
         "it has its own uuid again"
     );
-    assert_ne!(server_uuid(&cluster, other).await, uuid);
+    assert_ne!(cluster.server_uuid(other).await, uuid);
     let outcomes = writer.finish().await;
     assert_servers_equal(&cluster.sockets(), Duration::from_secs(30)).await;
     assert_rows_survived(&cluster.sockets(), &outcomes, &outcomes.acknowledged).await;
@@ -74,13 +74,8 @@ async fn start_and_see_it_cloned(cluster: &mut Cluster, node: NodeId, why: &str)
     let bound = Duration::from_secs(30);
     let message = cluster.wait_for_role(node, "cloning", why, bound).await;
     println!("node {node}: {message}");
+    let lone = message.contains("no server is left");
+    assert!(!lone, "the others are there: {message}");
     cluster.wait_until_whole(Duration::from_secs(60)).await;
     assert_nothing_beside(cluster.node(node));
-}
-
-async fn server_uuid(cluster: &Cluster, node: NodeId) -> String {
-    let mut sql = Sql::socket(&cluster.node(node).socket())
-        .await
-        .expect("a server");
-    sql.value("SELECT @@server_uuid").await.expect("its uuid")
 }

@@ -38,7 +38,7 @@ async fn an_errant_replica_is_cloned_by_itself() {
         let fresh = replicas.iter().find(|node| Some(**node) != cloned);
         let node = *fresh.expect("two replicas");
         cloned = Some(node);
-        let uuid = server_uuid(&cluster, node).await;
+        let uuid = cluster.registered_uuid(node).await;
         let moment = Instant::now();
         match what {
             "an INSERT" => make_errant(cluster.node(node)).await,
@@ -57,7 +57,7 @@ async fn an_errant_replica_is_cloned_by_itself() {
         cluster.wait_until_whole(Duration::from_secs(60)).await;
         println!("{what}: all was whole after {:?}", moment.elapsed());
         assert_eq!(
-            server_uuid(&cluster, node).await,
+            cluster.server_uuid(node).await,
             uuid,
             "it is the same server"
         );
@@ -104,11 +104,4 @@ async fn commit_xa_alone(cluster: &Cluster, primary: NodeId, replica: NodeId) {
         quorate_tests::wait_for(bound, async || there.run("XA COMMIT 'alone'").await.is_ok());
     assert!(prepared.await, "the replica has no prepared transaction");
     sql.run("XA ROLLBACK 'alone'").await.expect("roll it back");
-}
-
-async fn server_uuid(cluster: &Cluster, node: NodeId) -> String {
-    let mut sql = Sql::socket(&cluster.node(node).socket())
-        .await
-        .expect("a server");
-    sql.value("SELECT @@server_uuid").await.expect("its uuid")
 }

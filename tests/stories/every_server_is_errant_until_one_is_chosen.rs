@@ -94,7 +94,7 @@ async fn every_server_is_errant(cluster: &mut Cluster, primary: NodeId, chosen: 
         .await;
 
     // Now: its server is restarted once it was chosen.
-    let uuid = server_uuid(cluster, chosen).await;
+    let uuid = cluster.server_uuid(chosen).await;
     let moment = Instant::now();
     let done = recover_when_idle(cluster, primary, chosen, &["--yes"]).await;
     let said = done.expect("the way out");
@@ -223,14 +223,6 @@ async fn by_hand(cluster: &Cluster, node: NodeId) -> Vec<(NodeId, u64)> {
         (NodeId(number(&row[0])), number(&row[1]))
     })
     .collect()
-}
-
-async fn server_uuid(cluster: &Cluster, node: NodeId) -> String {
-    let mut sql = Sql::socket(&cluster.node(node).socket())
-        .await
-        .expect("root on the socket");
-    let uuid = sql.value("SELECT @@GLOBAL.server_uuid").await;
-    uuid.expect("the server's uuid")
 }
 
 /// All servers are equal, have these rows that were written by hand, and take writes.

@@ -37,10 +37,15 @@ const LOOK: Duration = Duration::from_millis(50);
 const REMOVED: &str = "it was removed from the cluster and serves nothing: `quorate members add` takes \
                        it in again, else its folders may go";
 
+/// A node that has just started lacks reports of its peers, whose servers may be starting too: that
+/// none is left to clone from is not said before.
+const UNREPORTED_MAX: Duration = Duration::from_secs(10);
+
 /// This node as it describes itself.
 #[derive(Clone)]
 pub(crate) struct OwnView<N> {
     pub(crate) node: NodeId,
+    pub(crate) started_at: Instant,
     pub(crate) cluster: ClusterId,
     pub(crate) incarnation: Incarnation,
     pub(crate) gate_address: String,
@@ -91,8 +96,10 @@ impl<N: Net> OwnView<N> {
                 .into_iter()
                 .find(|text| !text.is_empty()),
         };
-        let message = message
-            .map(|message| name_way_out(message, &control.phase, &self.roles.view().borrow()));
+        let message = message.map(|message| match self.started_at.elapsed() < UNREPORTED_MAX {
+            true => message,
+            false => name_way_out(message, &control.phase, &self.roles.view().borrow()),
+        });
         NodeView {
             role,
             healthy,

@@ -18,6 +18,7 @@ use quorate_role::{Input, Machine, Timing};
 use quorate_types::{KeptCut, NodeId, Uuid};
 use tokio::sync::{Mutex, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio::time::timeout;
 
 use crate::adapters::Log;
@@ -519,6 +520,7 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
         let kept = self.retention();
         let own = OwnView {
             node: known.config.node,
+            started_at: Instant::now(),
             cluster: known.cluster,
             incarnation: known.identity.incarnation,
             gate_address: known.config.listen.gate.to_string(),

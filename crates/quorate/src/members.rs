@@ -84,6 +84,9 @@ async fn list(at: &Address) -> anyhow::Result<()> {
             member.address.clone(),
             member.gate_address.clone(),
             member.server_version.clone(),
+            member
+                .server_uuid
+                .map_or("-".to_owned(), |uuid| uuid.to_string()),
         ]
     });
     let head = [
@@ -94,6 +97,7 @@ async fn list(at: &Address) -> anyhow::Result<()> {
         "GRPC",
         "GATE",
         "MYSQL",
+        "SERVER UUID",
     ];
     print!("{}", columns(head, rows));
     Ok(())
