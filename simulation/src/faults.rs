@@ -19,6 +19,8 @@ pub struct Rare {
     pub changes: u64,
     /// Transactions of more than one entry that were seen when they were not whole.
     pub in_parts: u64,
+    /// Rows that went with their session's lease or epoch, and that their client did not find.
+    pub missing: u64,
 }
 
 impl Cluster {
@@ -84,6 +86,7 @@ impl Cluster {
             clones: nodes.iter().map(|node| self.clones(*node)).sum(),
             changes: self.world.with(|state| state.changes),
             in_parts: self.oracle().in_parts(),
+            missing: self.world.with(|state| state.history.missing.len() as u64),
         }
     }
 }

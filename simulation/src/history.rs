@@ -29,6 +29,8 @@ pub enum Reply {
     Refused,
     /// The connection ended: it may have happened, or may yet.
     Unknown,
+    /// The client waited no longer: the same.
+    GaveUp,
 }
 
 /// One request, with the times between which it took effect if it did.
@@ -41,10 +43,20 @@ pub struct Operation {
     pub ended: Option<(Duration, Reply)>,
 }
 
+/// A row that was looked for through a read-write port, and was not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Missing {
+    pub key: u64,
+    pub at: Duration,
+}
+
 /// Everything that clients did.
 #[derive(Clone, Debug, Default)]
 pub struct History {
     pub operations: Vec<Operation>,
+    /// Rows whose session ended with the epoch or the lease that it lived with, and that a session
+    /// which began after that did not find.
+    pub missing: Vec<Missing>,
 }
 
 /// How many requests ended how.
@@ -94,7 +106,7 @@ impl History {
                 Some((_, Reply::Done)) => counts.committed += 1,
                 Some((_, Reply::Value(_))) => counts.read += 1,
                 Some((_, Reply::Refused)) => counts.refused += 1,
-                Some((_, Reply::Unknown)) | None => counts.unknown += 1,
+                Some((_, Reply::Unknown | Reply::GaveUp)) | None => counts.unknown += 1,
             }
         }
         counts

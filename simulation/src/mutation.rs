@@ -96,6 +96,13 @@ pub const MUTATIONS: &[Mutation] = &[
         3,
     ),
     mutation(
+        "lost-sessions-do-not-matter",
+        "sessions begin while some that a lease took with it go on",
+        Break::Rule(Rule::LostSessionsEndFirst),
+        1,
+    )
+    .told_in("lease-comes-back"),
+    mutation(
         "log-not-synced",
         "entries are acknowledged before they are durable",
         Break::SyncNothing,

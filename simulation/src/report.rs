@@ -28,6 +28,7 @@ pub struct Summary {
     pub clones: u64,
     pub changes: u64,
     pub in_parts: u64,
+    pub missing: u64,
     /// How long no gate passed writes, each time, in simulated milliseconds.
     pub pauses_ms: Vec<u64>,
     /// A number that two runs share if their traces are equal.
@@ -59,6 +60,7 @@ impl From<&Report> for Summary {
             clones: report.rare.clones,
             changes: report.rare.changes,
             in_parts: report.rare.in_parts,
+            missing: report.rare.missing,
             pauses_ms: report.pauses.iter().map(ms).collect(),
             trace_hash: hash(&report.trace),
             trace_lines: report.trace.len() as u64,
@@ -94,14 +96,15 @@ impl Total {
 
     /// What runs must come to now and then, how often it did, and in how many runs.
     #[must_use]
-    pub fn rare(&self) -> [(&'static str, u64, usize); 5] {
+    pub fn rare(&self) -> [(&'static str, u64, usize); 6] {
         type Count = fn(&Summary) -> u64;
-        let kinds: [(&'static str, Count); 5] = [
+        let kinds: [(&'static str, Count); 6] = [
             ("purges", |run| run.purges),
             ("snapshots taken over", |run| run.snapshots),
             ("clones", |run| run.clones),
             ("changes of members", |run| run.changes),
             ("transactions seen in parts", |run| run.in_parts),
+            ("rows looked for in vain", |run| run.missing),
         ];
         kinds.map(|(what, of)| {
             let each = self.runs.iter().map(of);

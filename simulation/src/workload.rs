@@ -7,7 +7,7 @@ use quorate_net::{Endpoint, Net};
 use quorate_types::{NodeId, Secret};
 use tokio::time::timeout;
 
-use crate::history::{Reply, Request};
+use crate::history::{Missing, Reply, Request};
 use crate::mysqld::Change;
 use crate::network::{MachineNet, address};
 use crate::node::{READ_ONLY_PORT, READ_WRITE_PORT};
@@ -21,6 +21,8 @@ pub(crate) const REGISTERS: u64 = 4;
 /// A client that waits longer gives its connection up.
 const ANSWER_MAX: Duration = Duration::from_secs(4);
 const PAUSE_MAX: Duration = Duration::from_millis(30);
+/// So often a client tries to find out what became of a row.
+const LOOKS: u64 = 4;
 /// One request in so many is a transaction of many rows.
 const LOADS: u64 = 60;
 /// Requests on one connection, about.
@@ -28,7 +30,7 @@ const REQUESTS: u64 = 20;
 
 /// One client, for as long as the simulation runs.
 pub(crate) async fn run_client(world: World, client: u64, mut random: Random) {
-    let mut connection: Option<Connection> = None;
+    let mut connection: Option<(NodeId, Connection)> = None;
     let mut next = 0;
     loop {
         let pause = random.duration(PAUSE_MAX);
@@ -40,9 +42,10 @@ pub(crate) async fn run_client(world: World, client: u64, mut random: Random) {
         if connection.is_none() || random.chance(REQUESTS) {
             connection = connect(&world, READ_WRITE_PORT, &mut random).await;
         }
-        let Some(open) = &mut connection else {
+        let Some((node, open)) = &mut connection else {
             continue;
         };
+        let by_itself = serves(&world, *node);
         next += 1;
         let unique = client << 32 | next;
         let key = random.below(REGISTERS);
@@ -59,15 +62,51 @@ pub(crate) async fn run_client(world: World, client: u64, mut random: Random) {
                 value: random.below(1 << 40),
             }),
         };
-        if !ask(&world, client, open, request).await {
+        let reply = ask(&world, client, open, request).await;
+        if !matches!(reply, Reply::Done | Reply::Value(_)) {
             connection = None;
         }
+        if let (Request::Write(Change::Insert { key, .. }), Reply::Unknown) = (request, reply)
+            && by_itself
+        {
+            look_for(&world, key, &mut random).await;
+        }
+    }
+}
+
+/// Whether a node's gate passes writes now.
+fn serves(world: &World, node: NodeId) -> bool {
+    let now = turmoil::sim_elapsed().unwrap_or_default();
+    world.with(|state| {
+        let probe = state.probes.get(&node);
+        probe.is_some_and(|probe| probe.serves(state.nets[&node].time(now)).is_some())
+    })
+}
+
+/// Looks for a row whose session ended without an answer. To be called for one that a primary's own
+/// port served: what ends between two nodes ends as any MySQL's connection does, and its row may come
+/// at any time.
+async fn look_for(world: &World, key: u64, random: &mut Random) {
+    for _ in 0..LOOKS {
+        let Some((_, mut open)) = connect(world, READ_WRITE_PORT, random).await else {
+            continue;
+        };
+        let sql = format!("SELECT v FROM t WHERE k = {key}");
+        let Ok(Ok(answer)) = timeout(ANSWER_MAX, open.query(&sql)).await else {
+            continue;
+        };
+        let at = turmoil::sim_elapsed().unwrap_or_default();
+        if answer.scalar().is_none() {
+            world.trace(&format!("row {key} is looked for and not there"));
+            world.with(|state| state.history.missing.push(Missing { key, at }));
+        }
+        return;
     }
 }
 
 /// A client that reads rows from replicas, where they must be as they were written.
 pub(crate) async fn run_reader(world: World, mut random: Random) {
-    let mut connection: Option<Connection> = None;
+    let mut connection: Option<(NodeId, Connection)> = None;
     loop {
         let pause = random.duration(PAUSE_MAX);
         tokio::time::sleep(pause).await;
@@ -83,7 +122,7 @@ pub(crate) async fn run_reader(world: World, mut random: Random) {
             });
             rows.collect::<Vec<_>>()
         });
-        let (Some(open), false) = (&mut connection, rows.is_empty()) else {
+        let (Some((_, open)), false) = (&mut connection, rows.is_empty()) else {
             continue;
         };
         let (key, value) = *random.pick(&rows);
@@ -100,10 +139,10 @@ pub(crate) async fn run_reader(world: World, mut random: Random) {
     }
 }
 
-async fn connect(world: &World, port: u16, random: &mut Random) -> Option<Connection> {
+async fn connect(world: &World, port: u16, random: &mut Random) -> Option<(NodeId, Connection)> {
     let nodes = world.nodes();
     let node = *random.pick(&nodes);
-    open(node, port).await
+    Some((node, open(node, port).await?))
 }
 
 /// A connection through a node's port.
@@ -121,13 +160,13 @@ pub(crate) async fn open(node: NodeId, port: u16) -> Option<Connection> {
     timeout(ANSWER_MAX, connect).await.ok()?
 }
 
-/// Asks, and writes down what came of it; whether the connection is still good.
+/// Asks, and writes down what came of it.
 pub(crate) async fn ask(
     world: &World,
     client: u64,
     connection: &mut Connection,
     request: Request,
-) -> bool {
+) -> Reply {
     let sql = match request {
         Request::Write(Change::Insert { key, value }) => {
             format!("INSERT INTO t VALUES ({key}, {value})")
@@ -155,9 +194,10 @@ pub(crate) async fn ask(
         // What the server itself says of a statement: it takes no writes.
         (Ok(Err(QueryError::Server(error))), _) if error.code == 1290 => Reply::Refused,
         (_, Request::Read { .. }) => Reply::Refused,
-        _ => Reply::Unknown,
+        (Err(_), _) => Reply::GaveUp,
+        (Ok(_), _) => Reply::Unknown,
     };
     world.with(|state| state.history.end(number, now(), reply));
     world.trace(&format!("client {client} {request:?}: {reply:?}"));
-    matches!(reply, Reply::Done | Reply::Value(_))
+    reply
 }

@@ -470,13 +470,43 @@ impl Session {
         listed.collect()
     }
 
-    /// Also if it is gone already.
+    /// Whether a session has a transaction that is not being rolled back: one that runs, waits for a
+    /// lock or for an ACK, or is on its way to the binlog.
+    ///
+    /// # Errors
+    /// If the server does not answer so.
+    pub async fn may_commit(&mut self, id: u32) -> Result<bool, ControlError> {
+        let what = "look at the transaction of a session";
+        let sql = format!(
+            "SELECT COUNT(*) FROM information_schema.innodb_trx \
+             WHERE trx_mysql_thread_id = {id} AND trx_state <> 'ROLLING BACK'"
+        );
+        let count = self.run(what, &sql).await?.scalar();
+        let count = count.ok_or(ControlError::Answer { what })?;
+        Ok(count != "0")
+    }
+
+    /// Stops what a session executes; the session stays. Also if it is gone already.
+    ///
+    /// # Errors
+    /// If the server refuses, or does not answer.
+    pub async fn stop_statement(&mut self, id: u32) -> Result<(), ControlError> {
+        self.kill("stop what a session executes", &format!("KILL QUERY {id}"))
+            .await
+    }
+
+    /// Its connection is closed at once, and a commit that waits for its ACK goes on waiting. Also if it
+    /// is gone already.
     pub(crate) async fn end_session(
         &mut self,
         what: &'static str,
         id: u64,
     ) -> Result<(), ControlError> {
-        match self.run(what, &format!("KILL CONNECTION {id}")).await {
+        self.kill(what, &format!("KILL CONNECTION {id}")).await
+    }
+
+    async fn kill(&mut self, what: &'static str, sql: &str) -> Result<(), ControlError> {
+        match self.run(what, sql).await {
             Err(error) if error.server_code() == Some(NO_SUCH_THREAD) => Ok(()),
             result => result.map(drop),
         }

@@ -293,8 +293,13 @@ async fn a_kill_releases_no_commit_and_any_later_position_does() {
             .is_ok()
     });
     waits_for_its_ack(&mut root, &id).await;
+    let number: u32 = id.parse().unwrap();
+    root.stop_statement(number).await.unwrap();
+    sleep(Duration::from_millis(1000)).await;
+    waits_for_its_ack(&mut root, &id).await;
     root.run("kill", &format!("KILL {id}")).await.unwrap();
     sleep(Duration::from_millis(1000)).await;
+    assert!(root.may_commit(number).await.unwrap(), "it waits on");
     let mut rows = async || {
         let rows = root.run("count", "SELECT COUNT(*) FROM app.t").await;
         rows.unwrap().scalar().unwrap()

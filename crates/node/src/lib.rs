@@ -31,6 +31,7 @@ mod inert;
 mod jobs;
 mod joining;
 mod kept_cuts;
+mod lost_sessions;
 mod member_changes;
 mod membership;
 mod node;

@@ -36,6 +36,7 @@ use crate::inert::OwnGroups;
 use crate::jobs::{CloneParts, JobContext};
 use crate::joining::Joining;
 use crate::kept_cuts::KeptCuts;
+use crate::lost_sessions::LostSessions;
 use crate::membership::Membership;
 use crate::node::{AdminChannel, HANDSHAKE_MAX, Known, Listeners, known_nodes};
 use crate::part::Part;
@@ -190,7 +191,12 @@ impl<N: Net, H: Host> Wiring<'_, N, H> {
             // Not its unix socket: there the server would let every client in as the socket's
             // passwordless root, and take what a client without TLS sends for a secure login.
             server: Endpoint::Tcp(format!("127.0.0.1:{}", self.known.config.mysqld.port)),
+            server_sessions: Arc::new(LostSessions::new(
+                self.known.net.clone(),
+                server_logins(self.known),
+            )),
             metrics,
+            left_out: self.known.left_out,
         };
         let (gate, handle) = Gate::new(parts);
         self.tasks.spawn(gate.run(listener));

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use quorate_types::{ClusterView, Epoch};
 use tokio::sync::watch;
 
@@ -23,4 +24,16 @@ pub trait RoleWatch: Clone + Send + Sync + 'static {
     /// Whether this node's mysqld may serve read-only sessions: a healthy replica that is a member,
     /// not errant, and heard a leader lately.
     fn may_serve_reads(&self) -> bool;
+}
+
+/// The sessions of this node's mysqld, by the ids of their greetings.
+pub trait ServerSessions: Send + Sync + 'static {
+    /// Stops what a session executes, if it does: that is rolled back, except for a commit that is in
+    /// the binlog or on its way there. Resolves when the server was told so; until then it tries. The
+    /// session stays, so that the end of its connection is the end of all that it did.
+    fn stop_statement(&self, id: u32) -> BoxFuture<'_, ()>;
+
+    /// Whether a session has a transaction that is not being rolled back. Also true if
+    /// the server does not say.
+    fn may_commit(&self, id: u32) -> BoxFuture<'_, bool>;
 }

@@ -6,16 +6,17 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use quorate_net::{BoxIo, Endpoint, Listener, Net, Tls};
-use quorate_types::{Epoch, NodeId};
+use quorate_types::{Epoch, NodeId, Rule};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
-use crate::RoleWatch;
 use crate::accept::serve_each;
 use crate::gate_protocol::{Answer, Hello, Purpose, Refusal, RefusalReason};
+use crate::greeting::Greeting;
 use crate::metrics::{Metrics, PortMetrics};
 use crate::pump::{End, Watch, pump};
+use crate::{RoleWatch, ServerSessions};
 
 /// TLS and the hello together; a member needs one or two round trips.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
@@ -34,9 +35,13 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 const LEASE_BACK_MAX: Duration = Duration::from_millis(200);
 /// How often held bytes ask whether it is back.
 const LEASE_BACK_LOOK: Duration = Duration::from_millis(5);
+/// A server's session whose client is gone ends by itself within this, if it is idle. What others
+/// execute is stopped.
+const ENDS_ITSELF: Duration = Duration::from_millis(50);
 /// How long a gate whose lease came back waits for the server's sessions of clients that lost theirs with it,
 /// before others begin under the same epoch. What such a client sent may still be executed, and
-/// whoever looks for it next shall find it; one long query shall not keep everybody out.
+/// whoever looks for it next shall find it. Those that cannot commit any more are waited for no longer: a
+/// rollback may take as long as what it undoes.
 const LEFT_MAX: Duration = Duration::from_secs(1);
 
 /// Whether a node is a member of the cluster, learners included.
@@ -56,7 +61,10 @@ pub struct GateParts<N, R> {
     pub may_clone: MayClone,
     /// This node's mysqld: its unix socket, or a loopback port.
     pub server: Endpoint,
+    pub server_sessions: Arc<dyn ServerSessions>,
     pub metrics: Metrics,
+    /// For the simulation only.
+    pub left_out: Option<Rule>,
 }
 
 /// The member-only way to this node's mysqld.
@@ -349,7 +357,14 @@ impl<N: Net, R: RoleWatch> Gate<N, R> {
             Ok(entered) => Ok(entered),
             Err(_) => {
                 let from = hello.from;
+                let waits = self.parts.role.serving().borrow().is_some();
                 let text = match hello.purpose {
+                    Purpose::ReadWrite if waits && !self.sessions.left.borrow().is_empty() => {
+                        format!(
+                            "node {node} waits for commits of sessions that were lost with its \
+                             lease"
+                        )
+                    }
                     Purpose::ReadWrite => format!("node {node} is not a primary with a lease"),
                     Purpose::ReadOnly => {
                         format!("node {node} is neither a fit replica nor a primary with a lease")
@@ -390,7 +405,8 @@ impl<N: Net, R: RoleWatch> Gate<N, R> {
                 let still = *serving.borrow_and_update() == Some(epoch);
                 if still && role.may_serve(epoch, self.parts.net.boot_time()) {
                     // After the lease was seen: who lost a session with it was counted before.
-                    if !left.borrow_and_update().contains_key(&epoch) {
+                    let obeys = self.parts.left_out != Some(Rule::LostSessionsEndFirst);
+                    if !(obeys && left.borrow_and_update().contains_key(&epoch)) {
                         return entered;
                     }
                 }
@@ -414,6 +430,7 @@ impl<N: Net, R: RoleWatch> Gate<N, R> {
             may_clone: &parts.may_clone,
             grant,
             metrics: &self.metrics,
+            greeting: Greeting::default(),
             next_look: None,
         };
         let mut server = None;
@@ -459,7 +476,8 @@ impl<N: Net, R: RoleWatch> Gate<N, R> {
                 drop(client);
                 drop(entered);
                 if let (Some(left), Some(server)) = (left, server) {
-                    self.see_end(left, server).await;
+                    self.see_end(left, server, checked.greeting.session_id())
+                        .await;
                 }
                 Ok(())
             }
@@ -512,26 +530,44 @@ impl<N: Net, R: RoleWatch> Gate<N, R> {
         }
     }
 
-    /// Waits until mysqld has ended a session whose client is gone: it does once it has answered what
-    /// it was asked, a commit that waits for its ACK included.
-    async fn see_end(&self, left: Left, mut server: BoxIo) {
+    /// Stops what a session of mysqld does whose client is gone, and waits until it is over or can
+    /// commit nothing any more. A commit that waits for its ACK ends with that.
+    async fn see_end(&self, left: Left, mut server: BoxIo, id: Option<u32>) {
         let role = &self.parts.role;
         let (mut opened, mut serving) = (role.opened(), role.serving());
         let over = async {
             server.shutdown().await?;
             tokio::io::copy(&mut server, &mut tokio::io::sink()).await
         };
-        let long_enough = async {
+        let sessions = &self.parts.server_sessions;
+        // Again and again: it may have been between two statements.
+        let stopping = async {
+            // One that was not greeted yet does nothing.
+            let Some(id) = id else {
+                return std::future::pending().await;
+            };
+            loop {
+                sleep(ENDS_ITSELF).await;
+                sessions.stop_statement(id).await;
+            }
+        };
+        let powerless = async {
             let _ = serving.wait_for(|served| *served == Some(left.epoch)).await;
             sleep(LEFT_MAX).await;
+            while let Some(id) = id
+                && sessions.may_commit(id).await
+            {
+                sleep(LOOK_AGAIN).await;
+            }
         };
         tokio::select! {
             _ = over => {}
             // Nobody begins under this epoch any more.
             _ = opened.wait_for(|opened| *opened != Some(left.epoch)) => {}
-            () = long_enough => tracing::info!(
+            () = stopping => {}
+            () = powerless => tracing::info!(
                 epoch = %left.epoch,
-                "a session whose client lost it with the lease goes on in mysqld"
+                "a session whose client lost it with the lease is still being ended by mysqld"
             ),
         }
     }
@@ -544,6 +580,7 @@ struct Checked<'a, N, R> {
     may_clone: &'a MayClone,
     grant: Grant,
     metrics: &'a PortMetrics,
+    greeting: Greeting,
     /// While the lease is gone and the client's bytes are held: the next look. Whoever revokes the
     /// grant ends that.
     next_look: Option<Pin<Box<Sleep>>>,
@@ -572,6 +609,7 @@ impl<N: Net, R: RoleWatch> Watch for Checked<'_, N, R> {
     }
 
     fn passed_to_client(&mut self, bytes: &[u8]) {
+        self.greeting.server_sent(bytes);
         self.metrics.to_client.inc_by(bytes.len() as u64);
     }
 }

@@ -18,6 +18,7 @@ mod error_packet;
 mod framing;
 mod gate;
 mod gate_protocol;
+mod greeting;
 mod hold;
 mod metrics;
 mod proxy;
@@ -27,7 +28,7 @@ mod read_write;
 mod route;
 
 pub use clone_way::CloneWay;
-pub use contract::RoleWatch;
+pub use contract::{RoleWatch, ServerSessions};
 pub use dial::GateDialer;
 pub use gate::{Gate, GateHandle, GateParts, IsMember, MayClone};
 pub use metrics::{BYTES_TO_CLIENT, BYTES_TO_SERVER, CLOSES, Metrics, REFUSALS, SESSIONS};

@@ -1,12 +1,13 @@
 //! A network in memory, servers that echo, and roles that tests set.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Error, ErrorKind, Result};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use futures_util::future::{BoxFuture, FutureExt, ready};
 use quorate_net::{BoxIo, Endpoint, Listener, Net};
 use quorate_types::{
     ClusterId, ClusterView, Epoch, LeaderId, LogId, LogIndex, NodeId, NodeView, Role, Term,
@@ -18,6 +19,7 @@ use tokio::time::Instant;
 use crate::metrics::Metrics;
 use crate::{
     Gate, GateHandle, GateParts, Proxy, ProxyHandle, ProxyParts, ProxySettings, RoleWatch,
+    ServerSessions,
 };
 
 pub(crate) const CLUSTER: ClusterId = ClusterId(0xc1);
@@ -241,6 +243,27 @@ impl TestCluster {
     }
 }
 
+/// The sessions of a server that does as tests say.
+#[derive(Default)]
+pub(crate) struct FakeSessions {
+    /// Those whose statements were stopped.
+    pub(crate) stopped: Mutex<BTreeSet<u32>>,
+    /// Until then they are on their way to the binlog, or wait for an ACK.
+    pub(crate) commit_until: Mutex<Option<Instant>>,
+}
+
+impl ServerSessions for FakeSessions {
+    fn stop_statement(&self, id: u32) -> BoxFuture<'_, ()> {
+        self.stopped.lock().unwrap().insert(id);
+        ready(()).boxed()
+    }
+
+    fn may_commit(&self, _: u32) -> BoxFuture<'_, bool> {
+        let until = *self.commit_until.lock().unwrap();
+        ready(until.is_some_and(|until| Instant::now() < until)).boxed()
+    }
+}
+
 async fn start_node(
     net: &MemoryNet,
     view: &Arc<watch::Sender<Arc<ClusterView>>>,
@@ -263,7 +286,9 @@ async fn start_node(
             Arc::new(move |node| *permit.lock().unwrap() == Some(node))
         },
         server: port(id, 5),
+        server_sessions: Arc::new(FakeSessions::default()),
         metrics: Metrics::default(),
+        left_out: None,
     });
     tokio::spawn(gate.run(net.listen(&gate_port(id)).await.unwrap()));
     let dialer: Dial = |node| Some(gate_port(node));

@@ -9,8 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use futures_util::future::{BoxFuture, FutureExt, ready};
 use quorate_net::{BoxIo, Endpoint, Listener, Net, TokioNet};
-use quorate_proxy::{Gate, GateParts, Metrics, Proxy, ProxyParts, ProxySettings, RoleWatch};
+use quorate_proxy::{
+    Gate, GateParts, Metrics, Proxy, ProxyParts, ProxySettings, RoleWatch, ServerSessions,
+};
 use quorate_types::{ClusterId, ClusterView, Epoch, LeaderId, LogId, LogIndex, NodeId, Term};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
@@ -21,6 +24,19 @@ const ROUND_TRIPS: u32 = 5000;
 const QUESTION: [u8; 100] = [7; 100];
 /// What the server answers to the question `BULK`.
 const BULK: [u8; 100] = [9; 100];
+
+/// Its lease never ends.
+struct NothingToEnd;
+
+impl ServerSessions for NothingToEnd {
+    fn stop_statement(&self, _: u32) -> BoxFuture<'_, ()> {
+        ready(()).boxed()
+    }
+
+    fn may_commit(&self, _: u32) -> BoxFuture<'_, bool> {
+        ready(false).boxed()
+    }
+}
 
 #[derive(Clone)]
 struct AlwaysPrimary {
@@ -102,7 +118,9 @@ async fn start(server: Endpoint) -> Endpoint {
         is_member: Arc::new(|_| true),
         may_clone: Arc::new(|_| false),
         server,
+        server_sessions: Arc::new(NothingToEnd),
         metrics: Metrics::default(),
+        left_out: None,
     });
     let listener = listen().await;
     let gate_address = listener.local.clone();

@@ -12,6 +12,8 @@ pub enum Rule {
     WritesEndBeforeTheEpoch,
     /// Nothing passes a gate whose lease is over.
     GateNeedsLease,
+    /// Where a lease came back, sessions begin when those that were lost with it are over.
+    LostSessionsEndFirst,
     /// A gate closes, and its lease ends, before leadership is given away.
     GateClosesBeforeTransfer,
     /// The epoch ends with capture.

@@ -8,6 +8,7 @@ mod one_gate_serves;
 mod only_accepted_is_visible;
 mod purged_is_executed;
 mod registers_are_linearizable;
+mod what_was_missing_stays_away;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -82,6 +83,7 @@ impl Oracle {
                 return Err(Violation(line.clone()));
             }
             acknowledged_rows_stay::judge(&state.history, &state.machines)?;
+            what_was_missing_stays_away::judge(&state.history, &state.machines)?;
             registers_are_linearizable::judge(&state.history)
         })
     }

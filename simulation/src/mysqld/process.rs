@@ -1,6 +1,6 @@
 //! A simulated mysqld: starts, recovers, commits, and ends.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -68,7 +68,7 @@ pub(crate) struct Volatile {
     /// Of the next transaction that this server begins.
     next_sequence: u64,
     /// Sessions between their first write and the end of their commit.
-    pub(crate) open_transactions: u64,
+    pub(crate) open_transactions: BTreeSet<u64>,
 }
 
 /// A process, running or not.
@@ -297,8 +297,12 @@ impl Process {
             .unwrap_or_default()
     }
 
-    /// Commits: prepare, binlog, wait for the ACK, engine.
-    pub(crate) async fn commit(&self, changes: Vec<Change>) -> Result<(), ServerError> {
+    /// Commits what a session wrote: prepare, binlog, wait for the ACK, engine.
+    pub(crate) async fn commit(
+        &self,
+        session: u64,
+        changes: Vec<Change>,
+    ) -> Result<(), ServerError> {
         let _shared = self.commits.read().await;
         if self.is_on("read_only") {
             let text = "The MySQL server is running with the --super-read-only option so it cannot \
@@ -309,11 +313,11 @@ impl Process {
             let text = format!("Duplicate entry '{key}' for key 't.PRIMARY'");
             return Err(ServerError::new(1062, "23000", text));
         }
-        self.volatile(|state| state.open_transactions += 1);
+        self.volatile(|state| state.open_transactions.insert(session));
         let done = self.log(changes).await;
         // None comes if the process ends, and then this does not run either.
         let _ = done.await;
-        self.volatile(|state| state.open_transactions -= 1);
+        self.volatile(|state| state.open_transactions.remove(&session));
         self.unpaused().await;
         Ok(())
     }

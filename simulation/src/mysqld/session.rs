@@ -20,6 +20,7 @@ pub(crate) const APP_PASSWORD: &str = "app";
 
 /// What a session remembers.
 pub(crate) struct Session {
+    pub(crate) id: u64,
     pub(crate) user: String,
     /// It said that commits should wait for its ACKs.
     pub(crate) semi_sync: bool,
@@ -79,6 +80,7 @@ pub(crate) async fn serve(process: Arc<Process>, io: BoxIo, is_socket: bool) {
         return;
     };
     let session = Session {
+        id,
         user: connection.user().to_owned(),
         semi_sync: false,
         lock_wait_timeout: 31_536_000,

@@ -61,7 +61,7 @@ pub(crate) async fn run(process: &Arc<Process>, session: &mut Session, sql: &str
     match word.to_ascii_uppercase().as_str() {
         "SELECT" => select(process, sql).await,
         "INSERT" | "UPDATE" => match changes(sql) {
-            Some(changes) => process.commit(changes).await.into(),
+            Some(changes) => process.commit(session.id, changes).await.into(),
             None => unknown(sql),
         },
         "SET" => set(process, session, sql).await,
@@ -127,7 +127,12 @@ async fn select(process: &Arc<Process>, sql: &str) -> Answer {
         return wait_for_executed(process, sql).await;
     }
     if lower.contains("innodb_trx") {
-        let open = process.volatile(|state| state.open_transactions);
+        let of_one = lower.split_once("trx_mysql_thread_id = ");
+        let id = of_one.and_then(|(_, rest)| numbers(rest).first().copied());
+        let open = process.volatile(|state| match id {
+            Some(id) => usize::from(state.open_transactions.contains(&id)),
+            None => state.open_transactions.len(),
+        });
         return Answer::row([open.to_string()]);
     }
     if let Some(answer) = looked_at(&lower) {
@@ -344,9 +349,14 @@ fn replica_status(process: &Arc<Process>) -> Answer {
 
 fn kill(process: &Arc<Process>, sql: &str) -> Answer {
     let id = numbers(sql).first().copied().unwrap_or_default();
+    // What runs is a commit, which cannot be stopped.
+    let stays = sql.starts_with("KILL QUERY");
     let known = process.volatile(|state| {
         let entry = state.sessions.get(&id)?;
-        entry.killed.send_replace(true);
+        entry.killed.send_if_modified(|killed| {
+            *killed |= !stays;
+            !stays
+        });
         Some(())
     });
     match known {

@@ -174,6 +174,12 @@ pub const SCENARIOS: &[Scenario] = &[
         partitions::flapping_link,
     ),
     Scenario::new(
+        "lease-comes-back",
+        "what a client lost with a lease that came back, and looked for in vain, never comes",
+        partitions::lease_comes_back,
+    )
+    .patient(20),
+    Scenario::new(
         "long-cut-replica",
         "R22: a replica that was away for long catches up",
         partitions::long_cut_replica,

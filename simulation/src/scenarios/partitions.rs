@@ -1,3 +1,5 @@
+use quorate_types::{Epoch, NodeId};
+
 use super::{ms, primary, replaced, seconds};
 use crate::cluster::{Cluster, Violation};
 
@@ -99,6 +101,36 @@ pub(super) fn flapping_link(cluster: &mut Cluster) -> Result<(), Violation> {
         cluster.run_for(ms(600))?;
     }
     Ok(())
+}
+
+/// Clients whose commits hang lose their sessions with the lease, and look for what they wrote when it
+/// is back, in the same epoch.
+pub(super) fn lease_comes_back(cluster: &mut Cluster) -> Result<(), Violation> {
+    let mut back = 0;
+    for _ in 0..8 {
+        let node = primary(cluster)?;
+        let epoch = epoch_of(cluster, node);
+        cluster.isolate(node);
+        cluster.run_until("the lease is over", seconds(5), |cluster| {
+            cluster.primary().is_none()
+        })?;
+        // Sessions end when it stays away for 200 ms.
+        cluster.run_for(ms(250))?;
+        cluster.join_all();
+        primary(cluster)?;
+        cluster.run_for(seconds(3))?;
+        if epoch_of(cluster, node) == epoch {
+            back += 1;
+        }
+    }
+    match back {
+        0 => Err(Violation("no lease came back in its epoch".to_owned())),
+        _ => Ok(()),
+    }
+}
+
+fn epoch_of(cluster: &Cluster, node: NodeId) -> Option<Epoch> {
+    cluster.probe(node)?.applied_state().epoch
 }
 
 pub(super) fn long_cut_replica(cluster: &mut Cluster) -> Result<(), Violation> {

@@ -7,7 +7,9 @@ use tokio::time::Instant;
 use super::*;
 use crate::ProxySettings;
 use crate::gate_protocol::HandshakeError;
-use crate::testing::{CLUSTER, Client, FakeRole, MemoryNet, TestCluster, epoch, gate_port};
+use crate::testing::{
+    CLUSTER, Client, FakeRole, FakeSessions, MemoryNet, TestCluster, epoch, gate_port,
+};
 
 fn hello(purpose: Purpose) -> Hello {
     Hello {
@@ -111,12 +113,20 @@ async fn an_idle_session_ends_when_the_lease_stays_away() {
     assert_eq!(ended.elapsed(), LEASE_BACK_MAX);
 }
 
+/// The greeting of a session, as far as the gate reads it.
+fn greeting(id: u8) -> [u8; 11] {
+    [7, 0, 0, 0, 10, b'9', 0, id, 0, 0, 0]
+}
+
 /// A server that needs this long for what it was asked before it sees that its client is gone.
 async fn start_slow(net: &MemoryNet, at: Endpoint, needs: Duration) {
     let mut listener = net.listen(&at).await.unwrap();
     tokio::spawn(async move {
+        let mut id = 0;
         while let Some(Ok(mut io)) = listener.incoming.next().await {
+            id += 1;
             tokio::spawn(async move {
+                io.write_all(&greeting(id)).await.unwrap();
                 let _ = io.read_to_end(&mut Vec::new()).await;
                 sleep(needs).await;
             });
@@ -124,14 +134,19 @@ async fn start_slow(net: &MemoryNet, at: Endpoint, needs: Duration) {
     });
 }
 
-/// A gate before a server that needs so long; the last of three sessions begins how long after the lease
-/// of the first two came back, which had been away for two seconds.
-async fn begins_after_lease_came_back(needs: Duration) -> Duration {
+/// For how long the leases of [`begins_after_lease_came_back`] are away once sessions end.
+const AWAY: Duration = Duration::from_millis(1800);
+
+/// A gate before a server that needs so long, and whose commits may take until so long after the lease
+/// came back. How long after that a third session begins, where two were lost with the lease; and whose
+/// statements were stopped.
+async fn begins_after_lease_came_back(needs: Duration, commits: Duration) -> (Duration, Vec<u32>) {
     let cluster = one_node().await;
     cluster.make_primary(1, 5);
     let role = cluster.node(1).role.clone();
     let server = Endpoint::Tcp("slow:1".to_owned());
     start_slow(&cluster.net, server.clone(), needs).await;
+    let sessions = Arc::new(FakeSessions::default());
     let (gate, handle) = Gate::new(GateParts {
         net: cluster.net.clone(),
         role: role.clone(),
@@ -140,7 +155,9 @@ async fn begins_after_lease_came_back(needs: Duration) -> Duration {
         is_member: Arc::new(|_| true),
         may_clone: Arc::new(|_| false),
         server,
+        server_sessions: sessions.clone(),
         metrics: Metrics::default(),
+        left_out: None,
     });
     let listener = cluster.net.listen(&gate_port(NodeId(1))).await.unwrap();
     tokio::spawn(gate.run(listener));
@@ -148,13 +165,16 @@ async fn begins_after_lease_came_back(needs: Duration) -> Duration {
         wait_ms: 10_000,
         ..hello(Purpose::ReadWrite)
     };
-    let (first, answer) = ask(&cluster, patient).await;
-    assert!(matches!(answer, Ok(Answer::Open { .. })), "{answer:?}");
-    let (second, answer) = ask(&cluster, patient).await;
-    assert!(matches!(answer, Ok(Answer::Open { .. })), "{answer:?}");
+    let mut lost = Vec::new();
+    for id in [1, 2] {
+        let (mut client, answer) = ask(&cluster, patient).await;
+        assert!(matches!(answer, Ok(Answer::Open { .. })), "{answer:?}");
+        assert_eq!(client.read(11).await, greeting(id));
+        lost.push(client);
+    }
 
     role.end_lease();
-    for mut lost in [first, second] {
+    for mut lost in lost {
         assert_eq!(lost.rest().await, b"");
     }
     handle.closed().await;
@@ -163,24 +183,32 @@ async fn begins_after_lease_came_back(needs: Duration) -> Duration {
         0,
         "no byte reaches them any more"
     );
-    sleep(Duration::from_secs(2) - LEASE_BACK_MAX).await;
+    sleep(AWAY).await;
     role.renew_lease();
     let back = Instant::now();
+    *sessions.commit_until.lock().unwrap() = Some(back + commits);
     let (_, answer) = ask(&cluster, patient).await;
     assert!(matches!(answer, Ok(Answer::Open { .. })), "{answer:?}");
-    back.elapsed()
+    let stopped = sessions.stopped.lock().unwrap().iter().copied().collect();
+    (back.elapsed(), stopped)
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_lease_came_back_sessions_begin_when_those_that_ended_are_gone_from_the_server() {
-    let away = Duration::from_secs(2) - LEASE_BACK_MAX;
+async fn after_a_lease_came_back_sessions_begin_when_those_that_ended_can_commit_nothing() {
+    let zero = Duration::ZERO;
+    let begun = begins_after_lease_came_back(zero, zero).await;
+    assert_eq!(begun, (zero, vec![]), "idle ones end by themselves");
+    let begun = begins_after_lease_came_back(AWAY, zero).await;
+    assert_eq!(begun, (zero, vec![1, 2]), "they were gone before");
     let waits = Duration::from_millis(700);
-    let begun = begins_after_lease_came_back(away + waits).await;
-    assert_eq!(begun, waits);
-    let begun = begins_after_lease_came_back(away).await;
-    assert_eq!(begun, Duration::ZERO, "they were gone before");
-    let begun = begins_after_lease_came_back(Duration::from_secs(3600)).await;
-    assert_eq!(begun, LEFT_MAX, "one long query keeps nobody out");
+    let begun = begins_after_lease_came_back(AWAY + waits, zero).await;
+    assert_eq!(begun, (waits, vec![1, 2]));
+    let for_ever = Duration::from_secs(3600);
+    let begun = begins_after_lease_came_back(for_ever, zero).await;
+    assert_eq!(begun, (LEFT_MAX, vec![1, 2]), "a rollback keeps nobody out");
+    let commits = Duration::from_secs(4);
+    let begun = begins_after_lease_came_back(for_ever, commits).await;
+    assert_eq!(begun, (commits, vec![1, 2]), "a commit that hangs does");
 }
 
 #[tokio::test(start_paused = true)]
@@ -273,7 +301,9 @@ async fn no_byte_that_the_server_writes_after_the_gate_closed_reaches_a_client()
         is_member: Arc::new(|_| true),
         may_clone: Arc::new(|_| false),
         server,
+        server_sessions: Arc::new(FakeSessions::default()),
         metrics: Metrics::default(),
+        left_out: None,
     });
     tokio::spawn(gate.run(net.listen(&gate_port(NodeId(1))).await.unwrap()));
 
@@ -431,7 +461,9 @@ async fn a_server_that_is_down_is_said_to_be_down() {
         is_member: Arc::new(|_| true),
         may_clone: Arc::new(|_| false),
         server: Endpoint::Tcp("nowhere:1".to_owned()),
+        server_sessions: Arc::new(FakeSessions::default()),
         metrics: Metrics::default(),
+        left_out: None,
     });
     let listener = cluster.net.listen(&gate_port(NodeId(1))).await.unwrap();
     tokio::spawn(gate.run(listener));
@@ -469,7 +501,9 @@ async fn start_with_tls() -> (MemoryNet, impl Fn(u64) -> Tls) {
         is_member: Arc::new(|_| true),
         may_clone: Arc::new(|_| false),
         server: Endpoint::Tcp("node-1:5".to_owned()),
+        server_sessions: Arc::new(FakeSessions::default()),
         metrics: Metrics::default(),
+        left_out: None,
     });
     let listener = cluster.net.listen(&gate_port(NodeId(1))).await.unwrap();
     tokio::spawn(gate.run(listener));
